@@ -1,0 +1,139 @@
+"""The command line: `qml-nb lab`, `qml-nb bench limits`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from qml_nb.errors import QMLError
+from qml_nb.tuning.figures import Figure, as_records, as_table, figure, machine
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A job queue whose tuning can be seen.")
+bench = typer.Typer(no_args_is_help=True, help="Measure the queue on this machine.")
+app.add_typer(bench, name="bench")
+
+CONTROL_ROOM = Path("notebooks/00_control_room.ipynb")
+_FRAME_SECONDS = 20
+
+
+@app.command()
+def lab(
+    notebook: Annotated[Path, typer.Argument(help="The notebook to open.")] = CONTROL_ROOM,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="The first port to try.")] = 8888,
+    browser: Annotated[
+        bool | None, typer.Option(help="Open a browser; without a screen the default is not to.")
+    ] = None,
+) -> NoReturn:
+    """Open JupyterLab on the control room.
+
+    Without a screen it prints the URL to open elsewhere. Ctrl-C, twice, ends it.
+
+    Examples:
+
+        qml-nb lab
+
+        qml-nb lab my_notebook.ipynb --port 9000 --no-browser
+    """
+    _need("jupyterlab", "lab")
+    if not notebook.exists():
+        _give_up(f"no notebook {notebook} below {Path.cwd()}; go to a checkout of qml-nb, or name a notebook")
+    command = [sys.executable, "-m", "jupyterlab", str(notebook), f"--ServerApp.port={port}"]
+    if not (_has_screen() if browser is None else browser):
+        command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")
+    sys.stdout.flush()
+    if os.name == "nt":
+        sys.exit(subprocess.call(command))
+    os.execv(sys.executable, command)
+
+
+@bench.command()
+def limits(
+    storage: Annotated[str, typer.Option(help="Which storage: memory.")] = "memory",
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs of each figure; their median counts.")] = 5,
+    page: Annotated[bool, typer.Option(help="Measure the control room in Chromium as well.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure how fast the storage is, each figure beside its raw limit in the same run.
+
+    Takes one to two minutes. Absolute figures drift with the machine: the share of the limit is what lasts.
+
+    Examples:
+
+        qml-nb bench limits --storage memory
+
+        qml-nb bench limits --storage memory --no-page --json > limits.json
+    """
+    if storage != "memory":
+        _give_up(f"expected --storage to be memory, got {storage!r}")
+    _need("psutil", "lab")
+    from qml_nb.tuning.memory_limits import memory_figures
+
+    _say(f"{machine()}; {repeats} runs each")
+    figures = list(memory_figures(repeats, _say))
+    if page:
+        figures += _page_figures()
+    typer.echo(json.dumps({"machine": machine(), "figures": as_records(figures)}) if as_json else as_table(figures))
+
+
+def _page_figures() -> list[Figure]:
+    """Ask the widgets, which this package knows nothing of, in a process of their own."""
+    if find_spec("qml_widgets") is None:
+        _say("control room: not measured, qml_widgets is not installed")
+        return []
+    _say("the control room in Chromium, driving 1,000 jobs/s")
+    command = [sys.executable, "-m", "qml_widgets.measure_frames", "--seconds", str(_FRAME_SECONDS), "--rate", "1000"]
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        _say(f"control room: not measured, it ended with status {done.returncode}")
+        return []
+    measured: dict[str, dict[str, float]] = json.loads(done.stdout)
+    kernel, frame = measured["kernel_latency_ms"], measured["frame_ms"]
+    return [
+        _page_figure(
+            "kernel latency: lateness of a 20 ms timer, control room at 1,000 jobs/s, p99", kernel, "p99", 50.0
+        ),
+        _page_figure("control room: state change to drawn frame in Chromium, p95", frame, "p95", 200.0),
+    ]
+
+
+def _page_figure(what: str, measured: dict[str, float], percent: str, goal: float) -> Figure:
+    one = figure(what, [measured[percent]], "ms", goal=goal, at_least=False)
+    return Figure(one.what, one.value, one.unit, measured["p50"], measured["max"], goal, at_least=False)
+
+
+def _has_screen() -> bool:
+    if sys.platform.startswith("linux"):
+        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    return True
+
+
+def _need(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        _give_up(f"this needs {module}; try: pip install 'qml-nb[{extra}]'")
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _give_up(why: str) -> NoReturn:
+    typer.echo(f"qml-nb: {why}", err=True)
+    raise typer.Exit(2)
+
+
+def main(*arguments: Any) -> None:
+    """Run the command line; an error of ours is one line, not a traceback."""
+    try:
+        app(*arguments)
+    except QMLError as error:
+        typer.echo(f"qml-nb: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,115 @@
+"""The options of storages and servers: frozen, keyword-only, checked when they are made. Durations are seconds."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Self
+
+from qml_nb.errors import InvalidValue, UnknownOption
+from qml_nb.validate import check_int, check_name, check_names, check_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Options:
+    """What every set of options shares: an unknown name is answered with the one that was meant."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Refuse unknown names before the fields are set."""
+        known = signature(cls.__init__).parameters.keys() - {"self"}
+        for name in options.keys() - known:
+            raise UnknownOption(cls.__name__, name, sorted(known))
+        return super().__new__(cls)
+
+    @classmethod
+    def of(cls, config: Self | None, options: dict[str, Any]) -> Self:
+        """Return `config`, or one made of `options`; both at once would leave open which counts."""
+        if config is None:
+            return cls(**options)
+        if not isinstance(config, cls):
+            raise InvalidValue("config", f"to be a {cls.__name__}", config, f"write {cls.__name__}(…)")
+        if options:
+            name = min(options)
+            raise InvalidValue(
+                name, f"to stand in the {cls.__name__}", options[name], "give a config or options, not both"
+            )
+        return config
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConfig(Options):
+    """Options of the memory storage.
+
+    Args:
+        max_jobs: the most unfinished jobs at a time, else `CapacityExceeded`; None for no bound. A job takes about
+            400 bytes plus its arguments.
+        max_finished_jobs: the most finished jobs kept; beyond it the oldest go first. None for no bound.
+        completed_job_ttl: seconds that succeeded and deleted jobs are kept; None for ever.
+        failed_job_ttl: seconds that failed jobs are kept; None for ever.
+    """
+
+    _: KW_ONLY
+    max_jobs: int | None = 1_000_000
+    max_finished_jobs: int | None = 100_000
+    completed_job_ttl: float | None = 86_400.0
+    failed_job_ttl: float | None = 604_800.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_jobs", 1), ("max_finished_jobs", 0)):
+            value = getattr(self, name)
+            if value is not None:
+                check_int(name, value, least, 2**62)
+        for name in ("completed_job_ttl", "failed_job_ttl"):
+            value = getattr(self, name)
+            if value is not None:
+                self._set(**{name: check_seconds(name, value)})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig(Options):
+    """Options of a `BackgroundJobServer`.
+
+    Args:
+        server_name: what people read in lists and logs; each server adds a suffix of its own to make its id.
+        worker_count: how many jobs run at a time, its slots. `server.resize` changes it.
+        polling_interval: the longest wait between two looks at an empty queue. The storage's push wakes the server
+            much earlier; this is the net below it.
+        queues: the queues to serve; empty for all of them.
+        fetch_batch_size: how many jobs one claim asks for, when that is more than the idle slots. The surplus waits
+            inside the server, under lease: 1 for none, more for fewer round trips.
+        job_timeout: seconds of run time for a job without a timeout of its own; None for no limit.
+        lease: seconds that a claim holds without renewal. Every third of it, leases are renewed; a server that
+            dies loses its jobs to others after at most this time.
+        shutdown_timeout: seconds that running jobs get to end when the server stops, before they are cancelled.
+        scheduler_poll_interval: seconds between two sweeps: due jobs promoted, lost leases reclaimed, old jobs pruned.
+    """
+
+    server_name: str = "qml-server"
+    _: KW_ONLY
+    worker_count: int = 10
+    polling_interval: float = 1.0
+    queues: Sequence[str] = ("default",)
+    fetch_batch_size: int = 10
+    job_timeout: float | None = 300.0
+    lease: float = 30.0
+    shutdown_timeout: float = 30.0
+    scheduler_poll_interval: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_name("server_name", self.server_name)
+        check_int("worker_count", self.worker_count, 1, 100_000)
+        check_int("fetch_batch_size", self.fetch_batch_size, 1, 100_000)
+        for name in ("polling_interval", "lease", "scheduler_poll_interval"):
+            self._set(**{name: check_seconds(name, getattr(self, name))})
+        self._set(shutdown_timeout=check_seconds("shutdown_timeout", self.shutdown_timeout, above=False))
+        if self.job_timeout is not None:
+            self._set(job_timeout=check_seconds("job_timeout", self.job_timeout))
+        self._set(queues=check_names("queues", self.queues) or ())

@@ -1,0 +1,166 @@
+"""The errors that qml_nb raises. Each is a `QMLError` and also the builtin that it refines.
+
+    QMLError
+    ├── InvalidValue            (ValueError)      a field or an option has a value it can't have
+    │   └── InvalidJob          (ValueError)      … in a job
+    ├── UnknownOption           (TypeError)       a configuration has no option of that name
+    ├── InvalidStateTransition  (ValueError)      the table of moves has no such move
+    ├── JobNotFound             (LookupError)     no job with that id is stored
+    ├── UnknownMethod           (LookupError)     no task is registered under that name
+    ├── JobTimeout              (TimeoutError)    a job ran longer than it may
+    └── StorageError            (RuntimeError)
+        ├── CapacityExceeded                      the storage is full; nothing was stored
+        ├── StorageUnavailable  (ConnectionError) the server behind the storage can't be reached
+        └── StorageClosed                         the storage was closed before the call
+
+Fields are kept and the text is built in `__str__`, so every error survives pickling.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from reprlib import Repr
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_short = Repr()
+_short.maxstring = _short.maxother = 80
+
+
+class _Shown(str):
+    """The short form of a value, kept in its place: a value may be huge, and an error must pickle whatever it met."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _shown(value: object) -> object:
+    if value is None or isinstance(value, (bool, float, _Shown)):
+        return value
+    try:
+        return _Shown(_short.repr(value))
+    except ValueError:  # an int of more digits than Python prints
+        return _Shown(f"<{type(value).__name__}>")
+
+
+class QMLError(Exception):
+    """The root: catch it to catch whatever qml_nb raises on purpose."""
+
+
+class InvalidValue(QMLError, ValueError):
+    """A field or an option has a value that it can't have.
+
+    >>> str(InvalidValue("fetch_batch_size", "to be at least 1", 0))
+    'expected fetch_batch_size to be at least 1, got 0'
+    """
+
+    def __init__(self, field: str, expected: str, value: object, remedy: str = "") -> None:
+        value = _shown(value)
+        super().__init__(field, expected, value, remedy)
+        self.field, self.expected, self.value, self.remedy = field, expected, value, remedy
+
+    def __str__(self) -> str:
+        tail = f"; {self.remedy}" if self.remedy else ""
+        return f"expected {self.field} {self.expected}, got {self.value!r}{tail}"
+
+
+class InvalidJob(InvalidValue):
+    """A field of a job has a value that it can't have; nothing was stored."""
+
+
+class UnknownOption(QMLError, TypeError):
+    """A configuration has no option of that name.
+
+    >>> str(UnknownOption("ServerConfig", "worker_cout", ["worker_count", "queues"]))
+    "ServerConfig has no option 'worker_cout', did you mean 'worker_count'?"
+    """
+
+    def __init__(self, owner: str, name: str, known: Iterable[str]) -> None:
+        self.owner, self.name, self.known = owner, name, tuple(known)
+        super().__init__(owner, name, self.known)
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name, self.known, 1, 0.4)
+        hint = f", did you mean {near[0]!r}?" if near else f"; it has {', '.join(self.known)}"
+        return f"{self.owner} has no option {self.name!r}{hint}"
+
+
+class InvalidStateTransition(QMLError, ValueError):
+    """The table of moves (`qml_nb.job.TRANSITIONS`) has no move from `state` to `to`."""
+
+    def __init__(self, job_id: str, state: str, to: str, remedy: str = "") -> None:
+        super().__init__(job_id, state, to, remedy)
+        self.job_id, self.state, self.to, self.remedy = job_id, state, to, remedy
+
+    def __str__(self) -> str:
+        tail = f"; {self.remedy}" if self.remedy else ""
+        return f"job {self.job_id!r} is {self.state} and can't become {self.to}{tail}"
+
+
+class JobNotFound(QMLError, LookupError):
+    """No job with that id is stored."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"no job {self.job_id!r} in storage; finished jobs are pruned when their time is up"
+
+
+class UnknownMethod(QMLError, LookupError):
+    """A job names a method for which no task is registered."""
+
+    def __init__(self, method: str, known: Iterable[str] = ()) -> None:
+        self.method, self.known = method, tuple(known)
+        super().__init__(method, self.known)
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.method, self.known, 1, 0.6)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        return f"no task is registered for method {_shown(self.method)!r}{hint}; register it with @registry.task"
+
+
+class JobTimeout(QMLError, TimeoutError):
+    """A job ran longer than its timeout (its own, else the server's `job_timeout`)."""
+
+    def __init__(self, job_id: str, timeout: float) -> None:
+        super().__init__(job_id, timeout)
+        self.job_id, self.timeout = job_id, timeout
+
+    def __str__(self) -> str:
+        return f"job {self.job_id!r} ran longer than its timeout of {self.timeout:g} s"
+
+
+class StorageError(QMLError, RuntimeError):
+    """A storage could not do what was asked."""
+
+
+class CapacityExceeded(StorageError):
+    """The storage holds as many unfinished jobs as it may; none of this call's jobs was stored."""
+
+    def __init__(self, max_jobs: int, stored: int, offered: int) -> None:
+        super().__init__(max_jobs, stored, offered)
+        self.max_jobs, self.stored, self.offered = max_jobs, stored, offered
+
+    def __str__(self) -> str:
+        return (
+            f"the storage holds {self.stored} unfinished jobs of at most max_jobs={self.max_jobs}, "
+            f"so {self.offered} more were refused and none of them stored; "
+            "let workers drain it, or raise max_jobs (None means no bound)"
+        )
+
+
+class StorageUnavailable(StorageError, ConnectionError):
+    """The server behind the storage can't be reached."""
+
+
+class StorageClosed(StorageError):
+    """The storage was closed before the call."""
+
+    def __str__(self) -> str:
+        return "the storage is closed; open a new one"

@@ -1,0 +1,189 @@
+"""`LoadGenerator`: open-loop load. Jobs arrive when they should, whether or not the queue keeps up."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from logging import getLogger
+from random import Random
+from threading import Lock, Thread
+from time import time
+from typing import TYPE_CHECKING, Self
+
+from qml_nb.errors import CapacityExceeded, InvalidValue
+from qml_nb.load.arrivals import check_arrivals, gap
+from qml_nb.load.tasks import Mix
+from qml_nb.validate import check_int, check_name
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from qml_nb.job import Job
+    from qml_nb.storage.storage import Storage
+
+log = getLogger("qml_nb.load")
+
+_TICK = 0.001
+_BATCH = 1_000
+_LATE = 0.01
+
+
+class LoadGenerator:
+    """Sends synthetic jobs to a storage at a rate, from a background thread with an event loop of its own.
+
+    Each job has an intended instant, fixed by rate, arrival process and seed alone; that instant becomes its
+    `created_at`. If the sender or the queue falls behind, the delay shows in the latency instead of thinning the load
+    out (open loop: no coordinated omission). `start` and `stop` return at once; `rate`, `mix` and `arrivals` may be
+    changed while it runs. As a coroutine, `run(seconds)` sends without a thread.
+
+    Args:
+        storage: where to; with a thread, one that may be called from any.
+        rate: jobs a second; 0 for none.
+        mix: which jobs.
+        arrivals: "constant" or "poisson".
+        queue: the queue that they go to.
+        seed: of everything that is drawn.
+        max_retries: of each job.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        rate: float = 100.0,
+        *,
+        mix: Mix | None = None,
+        arrivals: str = "constant",
+        queue: str = "default",
+        seed: int = 0,
+        max_retries: int = 0,
+    ) -> None:
+        self.storage = storage
+        self.mix = Mix() if mix is None else mix
+        self.queue = check_name("queue", queue)
+        self.max_retries = check_int("max_retries", max_retries, 0)
+        self.sent = 0
+        """Jobs stored so far."""
+        self.late = 0
+        """Of these, jobs that left more than 10 ms after their intended instant: the sender was the bottleneck."""
+        self.refused = 0
+        """Jobs that a full storage refused; their instants have passed, they are not sent again."""
+        self.error: BaseException | None = None
+        """What ended the load, if it did not stop by itself."""
+        self._random = Random(seed)
+        self._lock = Lock()
+        self._thread: Thread | None = None
+        self._stopping = False
+        self._burst = 0
+        self._next = 0.0
+        self.arrivals = arrivals
+        self.rate = rate
+
+    @property
+    def rate(self) -> float:
+        """Jobs a second."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < float("inf"):
+            raise InvalidValue("rate", "to be a number of jobs a second, at least 0", rate)
+        self._rate = float(rate)
+        self._next = 0.0  # the next gap counts from now
+
+    @property
+    def arrivals(self) -> str:
+        """The arrival process."""
+        return self._arrivals
+
+    @arrivals.setter
+    def arrivals(self, arrivals: str) -> None:
+        self._arrivals = check_arrivals(arrivals)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it sends."""
+        return self._thread is not None and self._thread.is_alive() and not self._stopping
+
+    def start(self) -> Self:
+        """Begin to send. Returns at once; does nothing while it runs."""
+        with self._lock:
+            if not self.is_running:
+                self.join()
+                self._stopping, self.error, self._next = False, None, 0.0
+                self._thread = Thread(target=self._serve, name="qml-nb load", daemon=True)
+                self._thread.start()
+        return self
+
+    def stop(self) -> Self:
+        """Send no more. Returns at once; what was sent stays in the queue."""
+        self._stopping = True
+        return self
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until the thread has ended, `timeout` seconds at the most. Returns whether it has."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+        return self._thread is None or not self._thread.is_alive()
+
+    def burst(self, jobs: int) -> None:
+        """Send that many jobs at once, on top of the rate; all are intended for this instant."""
+        self._burst += check_int("jobs", jobs, 1, 10_000_000)
+
+    async def run(self, seconds: float | None = None) -> None:
+        """Send for that long, or until `stop`. Jobs whose instant lies within it are all sent before it returns."""
+        self._stopping = False
+        end = None if seconds is None else time() + seconds
+        while not self._stopping and (end is None or time() < end):
+            await self._send(self._due(time() if end is None else min(time(), end)))
+            await asyncio.sleep(_TICK)
+        if end is not None and not self._stopping:
+            await self._send(self._due(end))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop().join()
+
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else "stopped"
+        return f"LoadGenerator({self.rate:g} jobs/s, {self.arrivals}, queue={self.queue!r}, {state})"
+
+    def _serve(self) -> None:
+        try:
+            asyncio.run(self.run())
+        except BaseException as error:
+            self.error = error
+            log.exception("%r ended by an error", self)
+
+    def _due(self, now: float) -> list[float]:
+        """Return the intended instants that have come since the last call."""
+        burst, self._burst = self._burst, 0
+        due = [now] * burst
+        rate = self._rate
+        if not rate:
+            return due
+        if not self._next:
+            self._next = now + gap(self._arrivals, rate, self._random)
+        while (instant := self._next) and instant <= now:
+            due.append(instant)
+            self._next = instant + gap(self._arrivals, rate, self._random)
+        return due
+
+    async def _send(self, instants: list[float]) -> None:
+        jobs = [self._job(instant) for instant in instants]
+        for start in range(0, len(jobs), _BATCH):
+            batch = jobs[start : start + _BATCH]
+            try:
+                await self.storage.enqueue_many(batch)
+            except CapacityExceeded:
+                self.refused += len(batch)
+                continue
+            self.sent += len(batch)
+            self.late += sum(time() - job.created_ts > _LATE for job in batch)
+
+    def _job(self, instant: float) -> Job:
+        created_at = datetime.fromtimestamp(instant, UTC)
+        return self.mix.job(self._random, self.queue, created_at=created_at, max_retries=self.max_retries)

@@ -1,0 +1,213 @@
+"""`Monitor`: ten times a second, one sample of what servers and storage do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from logging import getLogger
+from math import nan
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import Struct, field
+
+from qml_nb.job import ENQUEUED
+from qml_nb.measure.histogram import Histogram
+from qml_nb.server.telemetry import PHASES
+from qml_nb.storage.sync import loop_of_the_toolkit
+from qml_nb.validate import check_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from types import TracebackType
+
+    from qml_nb.job import JobState
+    from qml_nb.server.telemetry import Snapshot
+    from qml_nb.storage.storage import Storage
+
+log = getLogger("qml_nb.measure")
+
+INTERVAL = 0.1
+_SHORTEST = 0.09
+"""Seconds between two samples at the least."""
+_RATE_SPAN = 5
+"""Samples over which rates are taken: half a second smooths the grain of 100 ms, and is not yet late."""
+_LATENCY_SPAN = 10
+"""Samples over which percentiles are taken."""
+PERCENTS = (50.0, 95.0, 99.0)
+
+
+class Sample(Struct, frozen=True):
+    """What the queue did at an instant: rates in jobs a second over the last half second, latencies in seconds.
+
+    Latencies are of the jobs settled in the last second, NaN where there were none.
+    """
+
+    ts: float
+    rate_in: float
+    rate_done: float
+    rate_failed: float
+    depth: int
+    """Jobs that wait to be claimed."""
+    busy: int
+    slots: int
+    counts: dict[str, int]
+    """Jobs stored, by state."""
+    latency: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    """Phase → p50, p95, p99."""
+    changed_ts: float = 0.0
+    """The instant of the newest server snapshot in it."""
+
+
+class _Totals(Struct):
+    ts: float
+    pushed: int
+    done: int
+    failed: int
+
+
+class Monitor:
+    """Samples a storage and the servers whose `listeners` it stands in, on the toolkit's own loop thread.
+
+    `samples` keeps the last `window` seconds. `watch(pool)` connects a pool or a server. `start` and `stop` return at
+    once. `listeners` are called with each sample, in the loop's thread, and must return at once.
+    """
+
+    def __init__(self, storage: Storage, *, window: float = 60.0) -> None:
+        self.storage = storage
+        self.samples: deque[Sample] = deque(maxlen=max(int(check_seconds("window", window) / INTERVAL), 1))
+        self.listeners: list[Callable[[Sample], None]] = []
+        self._inbox: deque[Snapshot] = deque()  # filled by the servers' threads, emptied by ours
+        self._latest: dict[str, Snapshot] = {}
+        self._totals: deque[_Totals] = deque(maxlen=_RATE_SPAN + 1)
+        self._phases: deque[dict[str, Histogram]] = deque(maxlen=_LATENCY_SPAN)
+        self._wake: asyncio.Event | None = None
+        self._task: Future[None] | None = None
+
+    def watch(self, source: Any) -> Self:
+        """Take the snapshots of a `WorkerPool` or a `BackgroundJobServer`."""
+        source.listeners.append(self._receive)
+        return self
+
+    def start(self) -> Self:
+        """Begin to sample. Returns at once; does nothing while it runs."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.run_coroutine_threadsafe(self._run(), loop_of_the_toolkit())
+        return self
+
+    def stop(self) -> Self:
+        """Sample no more. The samples stay."""
+        if self._task is not None:
+            self._task.cancel()
+        return self
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it samples."""
+        return self._task is not None and not self._task.done()
+
+    def to_frame(self) -> Any:
+        """Return the samples as a tidy pandas DataFrame: one row a sample, latencies as `run_p95_s` and so on."""
+        import pandas as pd
+
+        rows = [
+            {
+                name: getattr(sample, name)
+                for name in ("ts", "rate_in", "rate_done", "rate_failed", "depth", "busy", "slots")
+            }
+            | {f"count_{state}": many for state, many in sample.counts.items()}
+            | {
+                f"{phase}_p{percent:g}_s": value
+                for phase, values in sample.latency.items()
+                for percent, value in zip(PERCENTS, values, strict=True)
+            }
+            for sample in list(self.samples)
+        ]
+        frame = pd.DataFrame(rows)
+        if rows:
+            frame["ts"] = pd.to_datetime(frame["ts"], unit="s", utc=True)
+        return frame
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"Monitor({'running' if self.is_running else 'stopped'}, {len(self.samples)} samples)"
+
+    def _receive(self, snapshot: Snapshot) -> None:
+        self._inbox.append(snapshot)
+        if self._wake is not None and self.is_running:
+            with suppress(RuntimeError):  # the toolkit's loop ended, as after a fork
+                loop_of_the_toolkit().call_soon_threadsafe(self._wake.set)
+
+    async def _run(self) -> None:
+        """Sample as soon as a snapshot comes, so that none gets old; without snapshots, sample all the same."""
+        self._wake = wake = asyncio.Event()
+        while not self.storage.closed:
+            began = monotonic()
+            try:
+                self._take(await self.storage.get_job_counts())
+            except Exception:
+                log.warning("no sample of %r", self.storage, exc_info=True)
+            await asyncio.sleep(began + _SHORTEST - monotonic())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), INTERVAL)
+            wake.clear()
+
+    def _take(self, counts: dict[JobState, int]) -> None:
+        now = time()
+        snapshots = [self._inbox.popleft() for _ in range(len(self._inbox))]
+        for snapshot in snapshots:
+            self._latest[snapshot.server_id] = snapshot
+        servers = list(self._latest.values())
+        self._totals.append(
+            _Totals(
+                now,
+                self.storage.totals.pushed,
+                sum(server.succeeded for server in servers),
+                sum(server.failed for server in servers),
+            )
+        )
+        self._phases.append(_merged([snapshot.phases for snapshot in snapshots]))
+        sample = Sample(
+            now,
+            self._rate("pushed"),
+            self._rate("done"),
+            self._rate("failed"),
+            counts[ENQUEUED],
+            sum(server.busy for server in servers),
+            sum(server.slots for server in servers),
+            {state.value: many for state, many in counts.items()},
+            {phase: self._percentiles(phase) for phase in PHASES},
+            max((snapshot.ts for snapshot in snapshots), default=now),
+        )
+        self.samples.append(sample)
+        for listener in list(self.listeners):
+            listener(sample)
+
+    def _rate(self, name: str) -> float:
+        first, last = self._totals[0], self._totals[-1]
+        span = last.ts - first.ts
+        return (getattr(last, name) - getattr(first, name)) / span if span > 0 else 0.0
+
+    def _percentiles(self, phase: str) -> tuple[float, float, float]:
+        whole = Histogram()
+        for phases in self._phases:
+            whole.add(phases[phase].buckets)
+        p50, p95, p99 = whole.percentiles(*PERCENTS) if whole.buckets else (nan, nan, nan)
+        return p50, p95, p99
+
+
+def _merged(parts: list[dict[str, dict[int, int]]]) -> dict[str, Histogram]:
+    merged = {phase: Histogram() for phase in PHASES}
+    for part in parts:
+        for phase, buckets in part.items():
+            merged[phase].add(buckets)
+    return merged

@@ -1,0 +1,329 @@
+"""`BackgroundJobServer`: claims jobs in batches, runs each in a slot, and settles them in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+from logging import getLogger
+from time import perf_counter_ns, time
+from typing import TYPE_CHECKING, Any, Self
+
+from qml_nb.config import ServerConfig
+from qml_nb.errors import InvalidValue, StorageClosed
+from qml_nb.ids import new_id
+from qml_nb.job import ENQUEUED, Outcome
+from qml_nb.retry import RetryPolicy
+from qml_nb.server.slots import GRACE, TURN, Slots
+from qml_nb.server.stall import StallGuard
+from qml_nb.server.telemetry import Meter, Snapshot
+from qml_nb.storage.backend import ServerInfo
+from qml_nb.validate import check_int
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+    from qml_nb.server.registry import WorkerRegistry
+    from qml_nb.storage.storage import Storage
+
+log = getLogger("qml_nb.server")
+
+SNAPSHOT_INTERVAL = 0.1
+SETTLE_DELAY = 0.002
+"""Seconds that an outcome waits for company while slots are busy. With idle slots it does not wait."""
+HEARTBEAT_INTERVAL = 10.0
+_DEADLINE_INTERVAL = 0.05
+_UNSETTLED = 10_000
+"""Outcomes that may wait for a storage that does not answer, before no more jobs are claimed."""
+_RETRY_FIRST, _RETRY_LONGEST = 0.1, 5.0
+_SWEEP_LIMIT = 10_000
+
+
+class BackgroundJobServer:
+    """Runs the jobs of a storage: `async with BackgroundJobServer(storage, registry, ServerConfig("mailer")): …`.
+
+    One task claims jobs for all idle slots at once, each job runs as a task of its own (plain functions in threads),
+    and outcomes are written many at a time. Leaving the block stops it gracefully: nothing more is claimed, what has
+    not started goes back at once, what runs gets `shutdown_timeout` seconds, is then cancelled and goes back too.
+    A plain function can't be cancelled for certain; one that goes on keeps its lease until that runs out.
+
+    Args:
+        storage: where the jobs are.
+        registry: the tasks, by method.
+        config: see `ServerConfig`; or give its options by name.
+        retry: when failed jobs run again, where the task has no policy of its own. How often is in the job.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        registry: WorkerRegistry,
+        config: ServerConfig | None = None,
+        *,
+        retry: RetryPolicy | None = None,
+        **options: Any,
+    ) -> None:
+        self.storage = storage
+        self.registry = registry
+        self.config = ServerConfig.of(config, options)
+        self.server_id = f"{self.config.server_name}#{new_id()}"
+        self.meter = Meter()
+        self.listeners: list[Callable[[Snapshot], None]] = []
+        """Called in the server's loop with each snapshot, ten times a second; must return at once and not raise."""
+        self._retry = RetryPolicy.exponential() if retry is None else retry
+        self._slots: Slots | None = None
+        self._stopping = False
+        self._parked = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has started and not stopped."""
+        return self._slots is not None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Register, and begin to claim jobs. Returns at once."""
+        if self._slots is not None:
+            raise InvalidValue("server", "to be stopped before it starts", self.server_id, "make a second one")
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._hungry, self._settle_wake = asyncio.Event(), asyncio.Event()
+        self._slots = Slots(self.config, self.registry, self._retry, self._settle_soon, self._need_more)
+        self._hungry.set()
+        self._guard = StallGuard(self._slots, self.config.server_name)
+        await self.storage.register_server(self._info())
+        self._fetching = asyncio.create_task(self._fetch(self._slots))
+        self._settling = asyncio.create_task(self._settle(self._slots))
+        self._tasks = [
+            asyncio.create_task(self._every(interval, work))
+            for interval, work in (
+                (self.config.scheduler_poll_interval, self._sweep),
+                (self.config.lease / 3, self._renew),
+                (HEARTBEAT_INTERVAL, self._beat),
+                (SNAPSHOT_INTERVAL, self._tell),
+                (_DEADLINE_INTERVAL, self._check_deadlines),
+            )
+        ]
+
+    async def stop(self) -> None:
+        """Stop gracefully, as the class says. Does nothing if it has stopped. Cancel it to stop at once."""
+        if self._slots is None or self._stopping:
+            return
+        self._stopping = True
+        slots = self._slots
+        if self._parked:
+            self._fetching.cancel()
+        self._hungry.set()
+        try:
+            await asyncio.wait([self._fetching])
+            await self._hand_back()
+            await self._end_running(slots)
+        finally:
+            slots.cancel_all()
+            await self._finish(slots)
+
+    async def drained(self, *, timeout: float | None = None) -> None:
+        """Return once no unfinished job is left in this server's queues; see `Storage.drained`."""
+        await self.storage.drained(*self.config.queues, timeout=timeout)
+
+    def resize(self, worker_count: int) -> None:
+        """Change the number of slots. Jobs that run in slots too many end in peace."""
+        check_int("worker_count", worker_count, 1, 100_000)
+        if self._slots is not None:
+            self._slots.resize(worker_count)
+
+    def snapshot(self) -> Snapshot:
+        """Return the counters, and the phases of the jobs since the last snapshot."""
+        slots = self._slots
+        count, busy, buffered = (slots.count, slots.busy, len(slots.buffer)) if slots is not None else (0, 0, 0)
+        return self.meter.snapshot(self.server_id, time(), slots=count, busy=busy, buffered=buffered)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __repr__(self) -> str:
+        state = "stopping" if self._stopping else "running" if self.is_running else "stopped"
+        return f"BackgroundJobServer({self.config.server_name!r}, {state})"
+
+    # -- jobs come, run and go
+
+    async def _fetch(self, slots: Slots) -> None:
+        config = self.config
+        queues = config.queues or None
+        pause = _RETRY_FIRST
+        while not self._stopping:
+            if slots.idle <= 0 or slots.buffer or len(slots.ended) > _UNSETTLED:
+                self._hungry.clear()
+                await self._hungry.wait()
+                continue
+            limit = max(slots.idle, config.fetch_batch_size)
+            try:
+                jobs = await self.storage.fetch_available_jobs_atomic(self.server_id, limit, queues, lease=config.lease)
+                if jobs:
+                    self.meter.claimed += len(jobs)
+                    slots.offer(jobs)
+                else:
+                    await self._wait_for_work()
+                pause = _RETRY_FIRST
+            except Exception as error:
+                pause = await self._lament("claim jobs", error, pause)
+            if perf_counter_ns() - slots.turn_began > TURN:
+                await asyncio.sleep(0)
+                slots.turn_began = perf_counter_ns()
+
+    async def _wait_for_work(self) -> None:
+        self._parked = True
+        try:
+            await self.storage.wait(self.config.queues or None, self.config.polling_interval)
+        finally:
+            self._parked = False
+
+    def _need_more(self) -> None:
+        self._hungry.set()
+        self._settle_wake.set()
+
+    def _settle_soon(self) -> None:
+        """A job ended and waits for its settlement: at once if slots run idle, else with others that end meanwhile."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(SETTLE_DELAY, self._settle_now)
+
+    def _settle_now(self) -> None:
+        self._timer = None
+        self._settle_wake.set()
+
+    async def _settle(self, slots: Slots) -> None:
+        pause = _RETRY_FIRST
+        while True:
+            self._settle_wake.clear()
+            if not slots.ended:
+                await self._settle_wake.wait()
+                continue
+            try:
+                await self._settle_batch(slots)
+                pause = _RETRY_FIRST
+            except Exception as error:  # outcomes are kept and sent again, for as long as it takes
+                pause = await self._lament("settle jobs", error, pause)
+            self._hungry.set()
+
+    async def _settle_batch(self, slots: Slots) -> None:
+        batch, slots.ended = slots.ended, []
+        try:
+            answers = await self.storage.settle([run.outcome for run in batch if run.outcome is not None])
+        except BaseException:
+            slots.ended = batch + slots.ended
+            raise
+        self.meter.count(batch, answers)
+
+    # -- upkeep
+
+    async def _every(self, interval: float, work: Callable[[], Awaitable[None]]) -> None:
+        pause = _RETRY_FIRST
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await work()
+                pause = _RETRY_FIRST
+            except Exception as error:
+                pause = await self._lament(work.__name__.strip("_"), error, pause)
+
+    async def _lament(self, what: str, error: Exception, pause: float) -> float:
+        if isinstance(error, StorageClosed) or self._stopping:
+            await asyncio.sleep(pause)
+            return pause
+        log.warning(
+            "%s could not %s, tries again in %.1f s: %s: %s", self.server_id, what, pause, type(error).__name__, error
+        )
+        await asyncio.sleep(pause)
+        return min(pause * 2, _RETRY_LONGEST)
+
+    async def _sweep(self) -> None:
+        await self.storage.sweep(_SWEEP_LIMIT)
+
+    async def _renew(self) -> None:
+        slots = self._slots
+        if slots is None:
+            return
+        jobs = [run.job for run in slots.running] + list(slots.buffer)
+        if jobs:
+            held = await self.storage.renew(jobs, self.config.lease)
+            slots.drop({job.id for job, holds in zip(jobs, held, strict=True) if not holds})
+
+    async def _beat(self) -> None:
+        if not await self.storage.heartbeat(self.server_id):
+            await self.storage.register_server(self._info())
+
+    async def _tell(self) -> None:
+        snapshot = self.snapshot()
+        for listener in list(self.listeners):
+            listener(snapshot)
+
+    async def _check_deadlines(self) -> None:
+        self._guard.alive()
+        if self._slots is not None:
+            self._slots.check_deadlines()
+
+    # -- the end
+
+    async def _hand_back(self) -> None:
+        assert self._slots is not None
+        buffer, self._slots.buffer = self._slots.buffer, type(self._slots.buffer)()
+        outcomes = [Outcome(job.id, self.server_id, job.attempt, ENQUEUED) for job in buffer]
+        if outcomes:
+            self.meter.handed_back += sum(await self.storage.settle(outcomes))
+
+    async def _end_running(self, slots: Slots) -> None:
+        tasks = [run.task for run in slots.running if run.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.config.shutdown_timeout)
+        slots.cancel_all()
+        tasks = [run.task for run in slots.running if run.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE)
+
+    async def _finish(self, slots: Slots) -> None:
+        """Write the last outcomes, tell the last snapshot, deregister and let everything go."""
+        for task in (*self._tasks, self._fetching, self._settling):
+            task.cancel()
+        await asyncio.gather(*self._tasks, self._fetching, self._settling, return_exceptions=True)
+        await self._settle_last(slots)
+        with suppress(Exception):
+            await self.storage.deregister(self.server_id)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._guard.stop()
+        slots.close()
+        self._slots, self._stopping = None, False
+        await self._tell()
+
+    async def _settle_last(self, slots: Slots) -> None:
+        """Write what is left, for as long as jobs would have got to end. What can't be written, leases will free."""
+        pause = _RETRY_FIRST
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(self.config.shutdown_timeout, GRACE)):
+                while slots.ended and not self.storage.closed:
+                    try:
+                        await self._settle_batch(slots)
+                    except Exception as error:
+                        pause = await self._lament("settle the last jobs", error, pause)
+
+    def _info(self) -> ServerInfo:
+        return ServerInfo(
+            self.server_id,
+            self.config.server_name,
+            self.config.worker_count,
+            tuple(self.config.queues),
+            socket.gethostname(),
+            os.getpid(),
+        )

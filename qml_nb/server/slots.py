@@ -1,0 +1,244 @@
+"""The slots of a server: each runs one job at a time, as a task of its own, and nothing a job does takes one away."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from contextvars import copy_context
+from functools import partial
+from math import inf
+from time import perf_counter_ns
+from traceback import format_exception
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from qml_nb.errors import InvalidValue, JobTimeout
+from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, SUCCEEDED, Outcome
+from qml_nb.server.threads import Threads
+from qml_nb.validate import decode_json, encode_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qml_nb.config import ServerConfig
+    from qml_nb.job import Job, JobState
+    from qml_nb.retry import RetryPolicy
+    from qml_nb.server.registry import Task, WorkerRegistry
+
+MAX_ERROR = 10_000
+"""The longest error text that is stored, in characters; a longer one loses its middle."""
+TURN = 5_000_000
+"""Nanoseconds that slots start jobs in one go before the event loop gets its turn."""
+GRACE = 1.0
+"""Seconds that a job gets to end after it was cancelled, before its slot is taken back without it."""
+NS = 1_000_000_000
+# An eager task runs at once up to its first real wait, which saves a turn of the loop for each job.
+_Task: Any = asyncio.Task
+_new_task = partial(_Task, eager_start=True) if sys.version_info >= (3, 12) else _Task
+
+
+class Run(Struct, eq=False, gc=False):
+    """One job in a slot. Instants are nanoseconds of `perf_counter_ns`."""
+
+    job: Job
+    claimed: int
+    started: int
+    deadline: float
+    ended: int = 0
+    outcome: Outcome | None = None
+    """What became of it, once it has ended; None even then if its lease was lost, and its outcome is nobody's."""
+    reason: str = ""
+    """Why it was cancelled: "timeout", "stop" or "lost" (its lease)."""
+    spec: Task | None = None
+    """What is registered under the job's method; None if nothing is."""
+    task: asyncio.Task[None] | None = None
+
+    def cancel(self, reason: str) -> None:
+        """Cancel the job's task."""
+        self.reason = reason
+        if self.task is not None:
+            self.task.cancel()
+
+
+class Slots:
+    """Runs claimed jobs, as many at a time as there are slots. Those that ended, and have an outcome, gather in `ended`.
+
+    `on_end` is called when the first one lies there, `need_more` when a slot is idle and nothing is left to start. All of it happens in one event loop.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        registry: WorkerRegistry,
+        retry: RetryPolicy,
+        on_end: Callable[[], None],
+        need_more: Callable[[], None],
+    ) -> None:
+        self.count = self.idle = config.worker_count
+        self.buffer: deque[Job] = deque()
+        """Claimed jobs that wait for an idle slot; filled only when it is empty, hence one instant for all of them."""
+        self._claimed = 0
+        self.running: set[Run] = set()
+        self.ended: list[Run] = []
+        self.entering: Run | None = None
+        self.turn_began = 0
+        self._job_timeout = inf if config.job_timeout is None else config.job_timeout * NS
+        self._registry, self._retry = registry, retry
+        self._on_end, self._need_more = on_end, need_more
+        self._threads = Threads(config.server_name)
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._filling = False
+
+    @property
+    def busy(self) -> int:
+        """How many slots run a job."""
+        return self.count - self.idle
+
+    def resize(self, count: int) -> None:
+        """Change the number of slots; those too many go as their jobs end."""
+        self.idle += count - self.count
+        self.count = count
+        self.fill()
+
+    def offer(self, jobs: Sequence[Job]) -> None:
+        """Take claimed jobs: as many start as there are idle slots, the others wait for one."""
+        self._claimed = perf_counter_ns()
+        self.buffer.extend(jobs)
+        self.fill()
+
+    def fill(self) -> None:
+        """Start buffered jobs in idle slots, then give the loop its turn."""
+        if self._filling:
+            return
+        self._filling = True
+        buffer = self.buffer
+        while buffer and self.idle > 0:
+            started = perf_counter_ns()
+            if started - self.turn_began > TURN:
+                self._loop.call_soon(self._next_turn)
+                break
+            self._start(buffer.popleft(), started)
+        self._filling = False
+        if not buffer and self.idle > 0:
+            self._need_more()
+
+    def _next_turn(self) -> None:
+        self.turn_began = perf_counter_ns()
+        self.fill()
+
+    def _start(self, job: Job, started: int) -> None:
+        deadline = started + (self._job_timeout if job.timeout is None else job.timeout * NS)
+        run = Run(job, self._claimed, started, deadline)
+        self.idle -= 1
+        self.entering = run
+        # Each job has a fresh copy of the server's context: a variable that one sets, the next doesn't see.
+        task = _new_task(self._run(run), loop=self._loop, context=self._context.copy())
+        self.entering = None
+        if not run.ended:
+            run.task = task
+            self.running.add(run)
+
+    async def _run(self, run: Run) -> None:
+        job = run.job
+        try:
+            run.spec = spec = self._registry.find(job.method)
+            args = decode_json(job.args_json)
+            if not spec.is_async:
+                result = await self._threads.run(self._loop, spec.run, *args, **job.kwargs)
+            elif job.kwargs_json == b"{}":
+                result = await spec.run(*args)
+            else:
+                result = await spec.run(*args, **job.kwargs)
+            outcome = _success(job, result) if not run.reason else self._failure(run, asyncio.CancelledError())
+        except BaseException as error:
+            outcome = self._failure(run, error)
+        if not run.ended:
+            self._end(run, outcome)
+
+    def _failure(self, run: Run, error: BaseException) -> Outcome | None:
+        job = run.job
+        if run.reason == "lost":
+            return None
+        if run.reason == "stop":
+            return _outcome(job, ENQUEUED)
+        if run.reason == "timeout":
+            error = JobTimeout(job.id, (run.deadline - run.started) / NS)
+        delay = self._retry_delay(run, error)
+        if delay is None:
+            return _outcome(job, FAILED, error=describe(error))
+        return _outcome(job, AWAITING_RETRY, error=describe(error), delay=delay)
+
+    def _retry_delay(self, run: Run, error: BaseException) -> float | None:
+        """Return the seconds until the job may run again; None if it may not."""
+        job, spec = run.job, run.spec
+        if spec is None or job.attempt > job.max_retries:
+            return None
+        policy = self._retry if spec.retry is None else spec.retry
+        return None if policy.gives_up_on(error) else policy.delay(job.attempt)
+
+    def _end(self, run: Run, outcome: Outcome | None) -> None:
+        run.ended = perf_counter_ns()
+        run.outcome = outcome
+        if run.task is not None:
+            run.task = None
+            self.running.discard(run)
+        self.idle += 1
+        if outcome is not None:
+            if not self.ended:
+                self._on_end()
+            self.ended.append(run)
+        if not self._filling:
+            self.fill()
+
+    def check_deadlines(self) -> None:
+        """Cancel jobs past their deadline; take the slot back from those that don't end even so."""
+        now = perf_counter_ns()
+        for run in [run for run in self.running if run.deadline < now]:
+            if run.reason != "timeout":
+                run.cancel("timeout")
+            elif run.deadline + GRACE * NS < now:
+                self._end(run, self._failure(run, asyncio.CancelledError()))
+
+    def drop(self, lost: set[str]) -> None:
+        """Cancel and forget jobs whose lease was lost: somebody else runs them now."""
+        self.buffer = deque(job for job in self.buffer if job.id not in lost)
+        for run in [run for run in self.running if run.job.id in lost]:
+            run.cancel("lost")
+
+    def cancel_all(self) -> None:
+        """Cancel what runs, to be handed back."""
+        for run in list(self.running):
+            run.cancel("stop")
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._threads.close()
+
+
+def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:
+    return Outcome(job.id, job.worker_id or "", job.attempt, to, **what)
+
+
+def _success(job: Job, result: Any) -> Outcome:
+    if result is None:
+        return Outcome(job.id, job.worker_id or "", job.attempt, SUCCEEDED)
+    try:
+        return _outcome(job, SUCCEEDED, result_json=encode_json("result", result))
+    except InvalidValue as error:  # it has run, and would return the same again: no retry
+        return _outcome(job, FAILED, error=describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as text that every storage can keep: type and message first, then the traceback, cut to a bound."""
+    try:
+        first = "".join(format_exception(error, limit=0)).strip()
+        trace = "".join(format_exception(error, limit=-20)).strip() if error.__traceback__ is not None else ""
+    except Exception:
+        first, trace = f"{type(error).__name__}: <its message can't be shown>", ""
+    text = f"{first}\n\n{trace}" if trace and trace != first else first
+    if len(text) > MAX_ERROR:
+        text = f"{text[: MAX_ERROR // 2]}\n…\n{text[-MAX_ERROR // 2 :]}"
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

@@ -1,0 +1,106 @@
+"""Threads for tasks that are plain functions. One that hangs is given up and replaced, so no slot is ever lost to it."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+from contextvars import copy_context
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    Call = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]
+
+
+class Interrupted(BaseException):
+    """Raised inside a task that ran past its timeout and can't be cancelled; no `Exception`, so it is seldom swallowed."""
+
+
+def interrupt(thread_id: int) -> None:
+    """Raise `Interrupted` in another thread as soon as it runs Python code. A call into C has to return first."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(Interrupted))
+
+
+class _Worker:
+    """One daemon thread that takes calls one by one. After an interrupt it takes no other call."""
+
+    def __init__(self, idle: list[_Worker], name: str) -> None:
+        self._idle = idle
+        self._calls: SimpleQueue[Call | None] = SimpleQueue()
+        self._retired = False
+        self._thread = Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Call | None) -> None:
+        self._calls.put(call)
+
+    def retire(self) -> None:
+        self._retired = True
+        if self._thread.ident is not None:
+            interrupt(self._thread.ident)
+
+    def _serve(self) -> None:
+        with suppress(Interrupted):
+            while not self._retired and (call := self._calls.get()) is not None:
+                self._answer(*call)
+
+    def _answer(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
+        try:
+            answer, error = work(), None
+        except BaseException as caught:
+            answer, error = None, caught
+        with suppress(RuntimeError):  # the loop closed meanwhile
+            loop.call_soon_threadsafe(self._deliver, future, answer, error)
+
+    def _deliver(self, future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+        if not self._retired:
+            self._idle.append(self)
+        if future.done():
+            return
+        if error is None:
+            future.set_result(answer)
+        else:
+            future.set_exception(_Raised(error))
+
+
+class _Raised(Exception):
+    """Carries any error through a future, which takes no StopIteration and treats SystemExit apart."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Threads:
+    """As many threads as calls at a time, kept for the next calls."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._idle: list[_Worker] = []
+
+    async def run(
+        self, loop: asyncio.AbstractEventLoop, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Call the function in a thread, with this task's context variables, and return what it returns.
+
+        If the caller is cancelled, the thread is interrupted and given up.
+        """
+        context = copy_context()
+        worker = self._idle.pop() if self._idle else _Worker(self._idle, f"{self._name} thread")
+        future: asyncio.Future[Any] = loop.create_future()
+        worker.submit((loop, future, lambda: context.run(function, *args, **kwargs)))
+        try:
+            return await future
+        except _Raised as carried:
+            raise carried.error from None
+        finally:
+            if future.cancelled():
+                worker.retire()
+
+    def close(self) -> None:
+        """Let idle threads end. Busy ones are daemons and end with their call, or with the process."""
+        while self._idle:
+            self._idle.pop().submit(None)

@@ -1,0 +1,205 @@
+"""What a backend fulfils: the contract of the queue, batch-first.
+
+Each verb takes a sequence and answers it by position, in one round trip; none reads first and writes in a second one.
+Backends neither validate nor gather nor count: `Storage`, above them, does that once for all.
+
+Time is the storage's clock, in POSIX seconds; `now=None` means that clock, and tests pass their own. Order, wherever
+jobs come out to be run, is priority (higher first), then id: ids are uuid7, so that is the instant of creation, and a
+job that was promoted, retried or handed back keeps the place that its age gives it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+
+    from qml_nb.job import Job, JobFilter, JobState, Outcome
+
+
+class Swept(NamedTuple):
+    """How many jobs one `sweep` moved: due ones to enqueued, lost ones to enqueued or failed, old ones out."""
+
+    promoted: int = 0
+    reclaimed: int = 0
+    failed: int = 0
+    pruned: int = 0
+
+
+class ServerInfo(Struct, frozen=True):
+    """A server as the registry knows it. `started_ts` and `heartbeat_ts` are set by the storage's clock."""
+
+    server_id: str
+    server_name: str
+    worker_count: int
+    queues: tuple[str, ...] = ()
+    host: str = ""
+    pid: int = 0
+    started_ts: float = 0.0
+    heartbeat_ts: float = 0.0
+
+
+class Recurring(Struct, frozen=True):
+    """A recurring schedule: which job to enqueue, by which cron expression, and when next (POSIX seconds)."""
+
+    id: str
+    cron: str
+    method: str
+    args_json: bytes = b"[]"
+    kwargs_json: bytes = b"{}"
+    queue: str = "default"
+    priority: int = 0
+    max_retries: int = 0
+    timezone: str = "UTC"
+    next_ts: float | None = None
+    last_ts: float | None = None
+    enabled: bool = True
+
+
+class Backend(Protocol):
+    """The verbs. `queues=None` means all queues; a paused queue gives nothing to `claim`, `peek` and `wait`."""
+
+    name: str
+    """What people read: "memory", "redis", "postgres"."""
+    round_trip: bool
+    """Whether a call costs a trip to a server, so that gathering calls pays."""
+
+    async def open(self) -> None:
+        """Connect; safe to repeat."""
+
+    async def close(self) -> None:
+        """Let go of every connection, and wake whoever waits."""
+
+    async def migrate(self) -> None:
+        """Bring what the storage keeps to the form that this version reads."""
+
+    async def push(self, jobs: Sequence[Job]) -> list[bool]:
+        """Store new jobs, enqueued or scheduled; all are stored when it returns. False: that id was there, untouched.
+
+        Raises:
+            CapacityExceeded: not all fit; none was stored.
+        """
+        ...
+
+    async def claim(
+        self, worker: str, queues: Collection[str] | None, limit: int, lease: float, *, now: float | None = None
+    ) -> list[Job]:
+        """Hand up to `limit` enqueued jobs to `worker`, in order, hidden from others for `lease` seconds.
+
+        Each comes with `attempt` raised by one, and so it is stored. A job whose lock somebody else holds is passed over.
+        """
+        ...
+
+    async def settle(self, outcomes: Sequence[Outcome], *, now: float | None = None) -> list[bool]:
+        """Write what became of claimed jobs. False, and nothing written, where the claim is no longer held."""
+        ...
+
+    async def renew(self, jobs: Sequence[Job], lease: float, *, now: float | None = None) -> list[bool]:
+        """Let the claims run for `lease` seconds from now. False where the claim is no longer held."""
+        ...
+
+    async def sweep(self, limit: int, *, now: float | None = None) -> Swept:
+        """Promote due jobs, reclaim those whose lease ran out, prune expired ones: up to `limit` of each."""
+        ...
+
+    async def get(self, ids: Sequence[str]) -> list[Job | None]:
+        """Look jobs up."""
+        ...
+
+    async def find(self, wanted: JobFilter, limit: int, after: str | None = None) -> list[Job]:
+        """Return matching jobs, newest first, from below the id `after`: a page that is right while jobs move."""
+        ...
+
+    async def peek(self, queues: Collection[str] | None, limit: int) -> list[Job]:
+        """Return what `claim` would hand out, and leave it where it is."""
+        ...
+
+    async def move(
+        self, ids: Sequence[str], to: JobState, expected: Collection[JobState], *, now: float | None = None
+    ) -> list[bool]:
+        """Move jobs whose state is expected, and from which `TRANSITIONS` has the move. False: not so, or no such job."""
+        ...
+
+    async def update(self, jobs: Sequence[Job], expected: JobState | None) -> list[bool]:
+        """Write what `CHANGEABLE` names; state and claim stay as stored. False: no such job, or not in that state."""
+        ...
+
+    async def erase(self, ids: Sequence[str]) -> list[bool]:
+        """Remove jobs in any state, without a trace. False: no such job."""
+        ...
+
+    async def counts(self) -> dict[tuple[str, JobState], int]:
+        """Return how many jobs are stored, by queue and state, exactly and without a scan; zeros are left out."""
+        ...
+
+    async def wait(self, queues: Collection[str] | None, timeout: float) -> bool:
+        """Return True as soon as a job may be there to claim, False after `timeout` seconds."""
+        ...
+
+    async def lock_job(self, job_id: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
+        """Lock one job against claims by others; not re-entrant. False: somebody holds its lock or its lease.
+
+        Raises:
+            JobNotFound: no such job.
+        """
+        ...
+
+    async def unlock_job(self, job_id: str, owner: str) -> bool:
+        """Release the job's lock. False: `owner` does not hold it."""
+        ...
+
+    async def lock(self, name: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
+        """Take a named lock, or let one's own run on for `ttl` seconds. False: somebody else holds it."""
+        ...
+
+    async def unlock(self, name: str, owner: str) -> bool:
+        """Release the named lock. False: `owner` does not hold it."""
+        ...
+
+    async def put_recurring(self, schedule: Recurring) -> None:
+        """Store the schedule, in place of one with the same id."""
+
+    async def drop_recurring(self, schedule_id: str) -> bool:
+        """Remove the schedule. False: no such one."""
+        ...
+
+    async def list_recurring(self) -> list[Recurring]:
+        """Return all schedules, by id."""
+        ...
+
+    async def put_server(self, server: ServerInfo, *, now: float | None = None) -> None:
+        """Enter a server that starts."""
+
+    async def beat_server(self, server_id: str, *, now: float | None = None) -> bool:
+        """Note that the server lives. False: it is not in the registry."""
+        ...
+
+    async def drop_server(self, server_id: str) -> bool:
+        """Remove a server. False: it was not there."""
+        ...
+
+    async def list_servers(self) -> list[ServerInfo]:
+        """Return all servers, by id."""
+        ...
+
+    async def pause(self, queue: str) -> bool:
+        """Hand out nothing more from the queue. False: it was paused."""
+        ...
+
+    async def resume(self, queue: str) -> bool:
+        """Hand out from the queue again. False: it was not paused."""
+        ...
+
+    async def paused(self) -> list[str]:
+        """Return the paused queues, by name."""
+        ...
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Give a message to everyone who is subscribed now."""
+
+    def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+        """Return the messages from now on. A reader that falls behind loses the oldest."""
+        ...

@@ -1,0 +1,109 @@
+"""The part of the face that is about records other than jobs: locks, schedules, servers, queues and messages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qml_nb.validate import check_instant, check_name, check_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+
+    from qml_nb.storage.backend import Backend, Recurring, ServerInfo
+
+
+class Records:
+    """Methods of `Storage`."""
+
+    backend: Backend
+
+    # -- locks
+
+    async def try_acquire_job_lock(
+        self, job_id: str, worker: str, timeout: float = 30.0, *, now: datetime | None = None
+    ) -> bool:
+        """Lock one job for `timeout` seconds against claims by other workers. Not re-entrant.
+
+        False: its lock is held, or another worker's lease. It must be released, and is when the time is up.
+
+        Raises:
+            JobNotFound: no job with that id is stored.
+        """
+        worker, timeout = check_name("worker", worker), check_seconds("timeout", timeout)
+        return await self.backend.lock_job(job_id, worker, timeout, now=_posix(now))
+
+    async def release_job_lock(self, job_id: str, worker: str) -> bool:
+        """Release a job's lock. False: `worker` does not hold it."""
+        return await self.backend.unlock_job(job_id, check_name("worker", worker))
+
+    async def try_acquire_lock(
+        self, name: str, owner: str, timeout: float = 30.0, *, now: datetime | None = None
+    ) -> bool:
+        """Take a named lock for `timeout` seconds, or let one's own run on for that long. False: another holds it."""
+        name, owner = check_name("name", name), check_name("owner", owner)
+        return await self.backend.lock(name, owner, check_seconds("timeout", timeout), now=_posix(now))
+
+    async def release_lock(self, name: str, owner: str) -> bool:
+        """Release a named lock. False: `owner` does not hold it."""
+        return await self.backend.unlock(check_name("name", name), check_name("owner", owner))
+
+    # -- recurring schedules
+
+    async def upsert_recurring(self, schedule: Recurring) -> None:
+        """Store a recurring schedule, in place of one with the same id."""
+        await self.backend.put_recurring(schedule)
+
+    async def remove_recurring(self, schedule_id: str) -> bool:
+        """Remove a recurring schedule. False: no such one."""
+        return await self.backend.drop_recurring(schedule_id)
+
+    async def list_recurring(self) -> list[Recurring]:
+        """Return all recurring schedules, by id."""
+        return await self.backend.list_recurring()
+
+    # -- servers
+
+    async def register_server(self, server: ServerInfo, *, now: datetime | None = None) -> None:
+        """Enter a server that starts."""
+        await self.backend.put_server(server, now=_posix(now))
+
+    async def heartbeat(self, server_id: str, *, now: datetime | None = None) -> bool:
+        """Note that a server lives. False: it is not registered (any more)."""
+        return await self.backend.beat_server(server_id, now=_posix(now))
+
+    async def deregister(self, server_id: str) -> bool:
+        """Remove a server that stops. False: it was not there."""
+        return await self.backend.drop_server(server_id)
+
+    async def list_servers(self) -> list[ServerInfo]:
+        """Return all servers, by id."""
+        return await self.backend.list_servers()
+
+    # -- queues
+
+    async def pause_queue(self, queue: str) -> bool:
+        """Hand out nothing more from the queue; what runs runs on, and enqueuing goes on. False: it was paused."""
+        return await self.backend.pause(check_name("queue", queue))
+
+    async def resume_queue(self, queue: str) -> bool:
+        """Hand out from the queue again. False: it was not paused."""
+        return await self.backend.resume(check_name("queue", queue))
+
+    async def list_paused_queues(self) -> list[str]:
+        """Return the paused queues, by name."""
+        return await self.backend.paused()
+
+    # -- messages
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """Give a message to everyone who is subscribed to the channel now. Nothing is kept."""
+        await self.backend.publish(check_name("channel", channel), message)
+
+    def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+        """Return the channel's messages from now on. A reader that falls behind loses the oldest."""
+        return self.backend.subscribe(check_name("channel", channel))
+
+
+def _posix(now: datetime | None) -> float | None:
+    return None if now is None else check_instant("now", now)

@@ -1,0 +1,93 @@
+"""The face of a storage for code without `await`: it runs on the toolkit's own loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import wraps
+from inspect import iscoroutinefunction
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from qml_nb.storage.storage import Storage
+
+_lock = Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _after_fork() -> None:
+    global _lock, _loop  # the child has the loop, but not the thread that ran it
+    _lock, _loop = Lock(), None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def loop_of_the_toolkit() -> asyncio.AbstractEventLoop:
+    """Return the event loop of the toolkit's own daemon thread, started at the first call, also after a fork."""
+    global _loop  # noqa: PLW0603  one loop thread a process is the point
+    with _lock:
+        if _loop is None or not _loop.is_running():
+            _loop = asyncio.new_event_loop()
+            Thread(target=_loop.run_forever, name="qml-nb loop", daemon=True).start()
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), _loop).result()
+        return _loop
+
+
+def run_sync(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on the toolkit's loop and return what it returns, whether or not a loop runs in this thread.
+
+    Ctrl-C, and a stop of the cell, reach the caller at once and cancel the work.
+
+    Raises:
+        RuntimeError: called on the toolkit's loop itself, which would wait for itself for ever.
+    """
+    loop = loop_of_the_toolkit()
+    if asyncio._get_running_loop() is loop:
+        work.close()
+        raise RuntimeError(
+            "storage.sync was called in a coroutine that runs on the toolkit's own loop; await the method"
+        )
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+class SyncStorage:
+    """`storage.sync`: every method of `Storage`, called without `await`.
+
+    `storage.sync.enqueue(job)` works in a script, in a notebook cell and in a widget callback, whether or not an event
+    loop is running there. A call costs a hop to another thread and back: to send many jobs, use `enqueue_many`.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._storage, name)
+        if not iscoroutinefunction(method):
+            raise AttributeError(f"storage.sync has no {name!r}; it has {', '.join(dir(self))}", name=name, obj=self)
+
+        @wraps(method)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return run_sync(method(*args, **kwargs))
+
+        self.__dict__[name] = call
+        return call
+
+    def __dir__(self) -> list[str]:
+        return [
+            name
+            for name in dir(type(self._storage))
+            if name[0] != "_" and iscoroutinefunction(getattr(self._storage, name))
+        ]
+
+    def __repr__(self) -> str:
+        return f"{self._storage!r}.sync"

@@ -1,0 +1,1 @@
+"""Tuning: what the queue can do at the most, and what stands in its way."""
