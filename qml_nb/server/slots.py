@@ -9,7 +9,7 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 from time import perf_counter_ns
-from traceback import format_exception
+from traceback import format_exception, format_exception_only
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -177,7 +177,11 @@ class Slots:
         if spec is None or job.attempt > job.max_retries:
             return None
         policy = self._retry if spec.retry is None else spec.retry
-        return None if policy.gives_up_on(error) else policy.delay(job.attempt)
+        try:
+            gives_up = policy.gives_up_on(error)
+        except Exception:  # noqa: BLE001  whatever its class does when asked for its name, it is none of the listed
+            gives_up = False
+        return None if gives_up else policy.delay(job.attempt)
 
     def _end(self, run: Run, outcome: Outcome | None) -> None:
         run.ended = perf_counter_ns()
@@ -234,11 +238,14 @@ def _success(job: Job, result: Any) -> Outcome:
 def describe(error: BaseException) -> str:
     """Return an error as text that every storage can keep: type and message first, then the traceback, cut to a bound."""
     try:
-        first = "".join(format_exception(error, limit=0)).strip()
+        first = "".join(format_exception_only(error)).strip()
         trace = "".join(format_exception(error, limit=-20)).strip() if error.__traceback__ is not None else ""
-    except Exception:
-        first, trace = f"{type(error).__name__}: <its message can't be shown>", ""
-    text = f"{first}\n\n{trace}" if trace and trace != first else first
-    if len(text) > MAX_ERROR:
-        text = f"{text[: MAX_ERROR // 2]}\n…\n{text[-MAX_ERROR // 2 :]}"
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    except BaseException:  # noqa: BLE001  a message that can't be made is no reason to lose the job
+        first, trace = f"{type.__repr__(type(error))} whose message can't be shown", ""
+    text = _cut(f"{first}\n\n{trace}" if trace else first)
+    return _cut(text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00"))
+
+
+def _cut(text: str) -> str:
+    half = MAX_ERROR // 2 - 2
+    return text if len(text) <= MAX_ERROR else f"{text[:half]}\n…\n{text[-half:]}"

@@ -107,13 +107,10 @@ class MemoryBackend(MemoryRecords):
                     queue = queues[job.queue]
                 except KeyError:
                     queue = self._add_queue(job.queue)
-                if job.state is ENQUEUED:
-                    if queue.dead:  # this very object may lie there, erased: another one leaves that entry dead
-                        job = part[job_id] = replace(job)
+                if job.state is ENQUEUED and not queue.dead:
                     queue.push(job)
                 else:
-                    queue.counts[SCHEDULED] += 1
-                    self._note(job)
+                    self._place(job, queue)
             if len(index.newest) > PART:
                 index.begin_part()
             if self._parked:
@@ -327,6 +324,16 @@ class MemoryBackend(MemoryRecords):
         for job in locked:
             self._queues[job.queue].push(job)
         return free
+
+    def _place(self, job: Job, queue: Queue) -> None:
+        """Put a new job where it belongs, also if that very object lies there already, as one that was erased."""
+        if job.state is ENQUEUED:
+            another = replace(job)  # leaves the entry of the erased one dead
+            self._jobs.replace(another)
+            queue.push(another)
+        else:
+            queue.counts[SCHEDULED] += 1
+            self._note(job)
 
     def _put(self, old: Job, new: Job) -> None:
         """Put `new` in the place of `old`, wherever the two belong."""
