@@ -169,7 +169,7 @@ class BackgroundJobServer:
                 continue
             limit = max(slots.idle, config.fetch_batch_size)
             try:
-                jobs = await self.storage.fetch_available_jobs_atomic(self.server_id, limit, queues, lease=config.lease)
+                jobs = await self.storage.claim(self.server_id, queues, limit, config.lease)
                 if jobs:
                     self.meter.claimed += len(jobs)
                     slots.offer(jobs)

@@ -152,11 +152,22 @@ class Slots:
                 result = await spec.run(*args)
             else:
                 result = await spec.run(*args, **job.kwargs)
-            outcome = _success(job, result) if not run.reason else self._failure(run, asyncio.CancelledError())
+            if result is None and not run.reason:
+                outcome: Outcome | None = Outcome(job.id, job.worker_id or "", job.attempt, SUCCEEDED)
+            else:
+                outcome = self._returned(run, result)
         except BaseException as error:
             outcome = self._failure(run, error)
         if not run.ended:
             self._end(run, outcome)
+
+    def _returned(self, run: Run, result: Any) -> Outcome | None:
+        if run.reason:  # it swallowed its cancellation
+            return self._failure(run, asyncio.CancelledError())
+        try:
+            return _outcome(run.job, SUCCEEDED, result_json=encode_json("result", result))
+        except InvalidValue as error:  # it has run, and would return the same again: no retry
+            return _outcome(run.job, FAILED, error=describe(error))
 
     def _failure(self, run: Run, error: BaseException) -> Outcome | None:
         job = run.job
@@ -179,7 +190,7 @@ class Slots:
         policy = self._retry if spec.retry is None else spec.retry
         try:
             gives_up = policy.gives_up_on(error)
-        except Exception:  # noqa: BLE001  whatever its class does when asked for its name, it is none of the listed
+        except Exception:
             gives_up = False
         return None if gives_up else policy.delay(job.attempt)
 
@@ -226,21 +237,12 @@ def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:
     return Outcome(job.id, job.worker_id or "", job.attempt, to, **what)
 
 
-def _success(job: Job, result: Any) -> Outcome:
-    if result is None:
-        return Outcome(job.id, job.worker_id or "", job.attempt, SUCCEEDED)
-    try:
-        return _outcome(job, SUCCEEDED, result_json=encode_json("result", result))
-    except InvalidValue as error:  # it has run, and would return the same again: no retry
-        return _outcome(job, FAILED, error=describe(error))
-
-
 def describe(error: BaseException) -> str:
     """Return an error as text that every storage can keep: type and message first, then the traceback, cut to a bound."""
     try:
         first = "".join(format_exception_only(error)).strip()
         trace = "".join(format_exception(error, limit=-20)).strip() if error.__traceback__ is not None else ""
-    except BaseException:  # noqa: BLE001  a message that can't be made is no reason to lose the job
+    except BaseException:
         first, trace = f"{type.__repr__(type(error))} whose message can't be shown", ""
     text = _cut(f"{first}\n\n{trace}" if trace else first)
     return _cut(text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00"))

@@ -152,13 +152,19 @@ class Storage(Records):
         now: datetime | None = None,
     ) -> _Jobs:
         """Claim up to `limit` jobs at once, in the order of `fetch_and_lock_job`. No job goes to two workers."""
-        jobs = await self.backend.claim(
+        return await self.claim(
             check_name("worker", worker),
             check_names("queues", queues),
             check_int("limit", limit, 1),
             check_seconds("lease", lease),
             now=_posix(now),
         )
+
+    async def claim(
+        self, worker: str, queues: Sequence[str] | None, limit: int, lease: float, *, now: float | None = None
+    ) -> _Jobs:
+        """Claim jobs as `fetch_available_jobs_atomic` does, for a server, whose arguments were checked once before."""
+        jobs = await self.backend.claim(worker, queues, limit, lease, now=now)
         self.totals.claimed += len(jobs)
         return jobs
 

@@ -7,12 +7,10 @@ of finished jobs) notices by identity that its entry is no longer so.
 
 from __future__ import annotations
 
-import sys
 from bisect import insort
-from collections import Counter, deque
-from heapq import heapify, heappop, heappush, heapreplace, nlargest
-from itertools import count, islice
-from threading import Lock
+from collections import Counter
+from heapq import nlargest
+from itertools import islice
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +18,18 @@ from msgspec.structs import replace
 
 from qml_nb.config import MemoryConfig
 from qml_nb.errors import CapacityExceeded
-from qml_nb.job import (
-    AWAITING_RETRY,
-    CHANGEABLE,
-    ENQUEUED,
-    FAILED,
-    FINAL,
-    LOST_LEASE,
-    PROCESSING,
-    SCHEDULED,
-    SUCCEEDED,
-    TRANSITIONS,
-    may_run_again,
-)
+from qml_nb.job import CHANGEABLE, ENQUEUED, FAILED, FINAL, PROCESSING, SUCCEEDED, TRANSITIONS, may_run_again
 from qml_nb.storage.backend import Swept
 from qml_nb.storage.memory.index import PART
-from qml_nb.storage.memory.lanes import Queue
-from qml_nb.storage.memory.records import MemoryRecords
+from qml_nb.storage.memory.moves import moved, reclaimed, settled
+from qml_nb.storage.memory.places import Places, by_end, by_id, claim_order, take
 from qml_nb.storage.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from qml_nb.job import Job, JobFilter, JobState, Outcome
-
-_tie = count()  # jobs have no order of their own, and two may be due at one instant
-_DEAD_KEPT = 1_000
+    from qml_nb.storage.memory.lanes import Queue
 
 
 class MemoryStorage(Storage):
@@ -58,20 +42,11 @@ class MemoryStorage(Storage):
         super().__init__(MemoryBackend(MemoryConfig.of(config, options)))
 
 
-class MemoryBackend(MemoryRecords):
+class MemoryBackend(Places):
     """The verbs of `Backend` on dicts, deques and one lock."""
 
     name = "memory"
     round_trip = False
-
-    def __init__(self, config: MemoryConfig) -> None:
-        super().__init__(Lock())
-        self.config = config
-        self._calendar: list[tuple[float, int, Job]] = []  # scheduled and retried jobs by due time
-        self._shelf: dict[JobState, deque[Job]] = {state: deque() for state in FINAL}  # finished jobs by age
-        self._finished = 0
-        self._max_jobs = sys.maxsize if config.max_jobs is None else config.max_jobs
-        self._parked = self._waiters.parked
 
     async def open(self) -> None:
         """Nothing to connect."""
@@ -129,7 +104,7 @@ class MemoryBackend(MemoryRecords):
             if self._job_locks:
                 taken = self._take_unlocked(open_queues, limit, worker, now)
             else:
-                taken = _take(open_queues, limit)
+                taken = take(open_queues, limit)
             for job in taken:
                 mine = replace(
                     job,
@@ -160,9 +135,9 @@ class MemoryBackend(MemoryRecords):
                     continue
                 written.append(True)
                 if outcome.to is SUCCEEDED:
-                    self._put(job, _succeeded(job, outcome.result_json, now, kept_until))
+                    self._succeed(job, outcome.result_json, now, kept_until)
                 else:
-                    self._put(job, _settled(job, outcome, now, self._expiry(outcome.to, now)))
+                    self._put(job, settled(job, outcome, now, self._expiry(outcome.to, now)))
             self._bound_shelf()
         return written
 
@@ -191,7 +166,7 @@ class MemoryBackend(MemoryRecords):
             lost = [job for job in late if not may_run_again(job.attempt, job.max_retries)]
             for job in late:
                 again = may_run_again(job.attempt, job.max_retries)
-                self._put(job, _reclaimed(job, again, now, self._expiry(FAILED, now)))
+                self._put(job, reclaimed(job, again, now, self._expiry(FAILED, now)))
             self._bound_shelf()
             self._drop_stale_locks(now)
             return Swept(len(due), len(late) - len(lost), len(lost), self._prune(limit, now))
@@ -208,13 +183,13 @@ class MemoryBackend(MemoryRecords):
         with self._lock:
             everything, running = list(self._jobs), dict(self._running)  # so that the lock is not held over the search
         current = (running.get(job.id, job) for job in everything if after is None or job.id < after)
-        return nlargest(limit, filter(wanted.matches, current), key=_by_id)
+        return nlargest(limit, filter(wanted.matches, current), key=by_id)
 
     async def peek(self, queues: Collection[str] | None, limit: int) -> list[Job]:
         """See `Backend.peek`."""
         with self._lock:
             firsts = [job for queue in self._open_queues(queues) for job in islice(self._unlocked(queue), limit)]
-        return sorted(firsts, key=_claim_order)[:limit]
+        return sorted(firsts, key=claim_order)[:limit]
 
     async def move(
         self, ids: Sequence[str], to: JobState, expected: Collection[JobState], *, now: float | None = None
@@ -228,7 +203,7 @@ class MemoryBackend(MemoryRecords):
             if returning and self._live + returning > self._max_jobs:
                 raise CapacityExceeded(self._max_jobs, self._live, returning)
             for job in jobs.values():
-                self._put(job, _moved(job, to, now, self._expiry(to, now)))
+                self._put(job, moved(job, to, now, self._expiry(to, now)))
             self._bound_shelf()
             return [job is not None and job.id in jobs for job in found]
 
@@ -243,7 +218,7 @@ class MemoryBackend(MemoryRecords):
                     self._put(stored, replace(stored, **{name: getattr(job, name) for name in CHANGEABLE.values()}))
                     if stored.state in FINAL:
                         shelf = self._shelf[stored.state]
-                        insort(shelf, shelf.pop(), key=_by_end)
+                        insort(shelf, shelf.pop(), key=by_end)
                 written.append(fits)
         return written
 
@@ -284,204 +259,3 @@ class MemoryBackend(MemoryRecords):
         for queue in queues:
             if queue.waiting:
                 self._waiters.wake(queue.name, 1)
-
-    # -- under the lock: where a job lies
-
-    @property
-    def _live(self) -> int:
-        return self._jobs.count - self._finished
-
-    def _check_room(self, jobs: Sequence[Job]) -> None:
-        """Refuse a batch that doesn't fit; ids that are there already take no room, and finished jobs neither."""
-        new = len({job.id for job in jobs if job.id not in self._jobs})
-        if new and self._live + new > self._max_jobs:
-            raise CapacityExceeded(self._max_jobs, self._live, new)
-
-    def _add_queue(self, name: str) -> Queue:
-        self._queues[name] = queue = Queue(name, self._jobs)
-        return queue
-
-    def _open_queues(self, names: Collection[str] | None) -> list[Queue]:
-        if names is None:
-            return [queue for queue in self._queues.values() if not queue.paused]
-        found = [self._queues.get(name) for name in names]
-        return [queue for queue in found if queue is not None and not queue.paused]
-
-    def _has_work(self, queue: Queue) -> bool:
-        return bool(queue.waiting) and (not self._job_locks or any(True for _ in self._unlocked(queue)))
-
-    def _unlocked(self, queue: Queue) -> Iterator[Job]:
-        now = time()
-        return (job for job in queue if not self._is_locked(job.id, None, now))
-
-    def _take_unlocked(self, queues: list[Queue], limit: int, worker: str, now: float) -> list[Job]:
-        """Take jobs, but leave those whose lock somebody else holds in their place."""
-        free: list[Job] = []
-        locked: list[Job] = []
-        while len(free) < limit and (taken := _take(queues, limit - len(free))):
-            for job in taken:
-                (locked if self._is_locked(job.id, worker, now) else free).append(job)
-        for job in locked:
-            self._queues[job.queue].push(job)
-        return free
-
-    def _place(self, job: Job, queue: Queue) -> None:
-        """Put a new job where it belongs, also if that very object lies there already, as one that was erased."""
-        if job.state is ENQUEUED:
-            another = replace(job)  # leaves the entry of the erased one dead
-            self._jobs.replace(another)
-            queue.push(another)
-        else:
-            queue.counts[SCHEDULED] += 1
-            self._note(job)
-
-    def _put(self, old: Job, new: Job) -> None:
-        """Put `new` in the place of `old`, wherever the two belong."""
-        queue = self._queues[old.queue]
-        self._leave(old, queue)
-        self._jobs.replace(new)
-        if new.queue != old.queue:
-            queue = self._queues.get(new.queue) or self._add_queue(new.queue)
-        state = new.state
-        if state is ENQUEUED:
-            queue.push(new)
-            if self._parked:
-                self._waiters.wake(new.queue, 1)
-            return
-        queue.counts[state] += 1
-        if state in FINAL:
-            self._shelf[state].append(new)
-            self._finished += 1
-        elif state is PROCESSING:
-            self._running[new.id] = new
-        else:
-            self._note(new)
-
-    def _leave(self, job: Job, queue: Queue) -> None:
-        """Take a job out of the counts; entries for it in a lane, the calendar or the shelf are dead from now on."""
-        state = job.state
-        if state is ENQUEUED:
-            queue.dead += 1
-            return
-        queue.counts[state] -= 1
-        if state is PROCESSING:
-            del self._running[job.id]
-        elif state in FINAL:
-            self._finished -= 1
-
-    def _take_out(self, job: Job) -> None:
-        self._leave(job, self._queues[job.queue])
-        self._jobs.remove(job.id)
-        self._job_locks.pop(job.id, None)
-
-    def _note(self, job: Job) -> None:
-        heappush(self._calendar, (job.run_ts or 0.0, next(_tie), job))
-
-    def _pop_due(self, now: float) -> Iterator[Job]:
-        calendar = self._calendar
-        while calendar and calendar[0][0] <= now:
-            job = heappop(calendar)[2]
-            if self._jobs.get(job.id) is job:
-                yield job
-
-    # -- under the lock: finished jobs go when their time is up, or when they are too many
-
-    def _expiry(self, state: JobState, now: float) -> float | None:
-        ttl = self.config.failed_job_ttl if state is FAILED else self.config.completed_job_ttl
-        return now + ttl if ttl is not None and state in FINAL else None
-
-    def _bound_shelf(self) -> None:
-        most = self.config.max_finished_jobs
-        while most is not None and self._finished > most:
-            heads = [head for state in FINAL if (head := self._oldest(state)) is not None]
-            self._take_out(min(heads, key=_by_end))
-
-    def _oldest(self, state: JobState) -> Job | None:
-        shelf = self._shelf[state]
-        while shelf and self._jobs.get(shelf[0].id) is not shelf[0]:
-            shelf.popleft()
-        return shelf[0] if shelf else None
-
-    def _prune(self, limit: int, now: float) -> int:
-        pruned = 0
-        for state in FINAL:
-            while (
-                pruned < limit and (job := self._oldest(state)) and job.expires_ts is not None and job.expires_ts <= now
-            ):
-                self._take_out(job)
-                pruned += 1
-        self._tidy()
-        return pruned
-
-    def _tidy(self) -> None:
-        """Drop dead entries where they are the most: what is cancelled or requeued for ever must not pile up."""
-        jobs = self._jobs
-        for queue in [queue for queue in self._queues.values() if queue.is_idle]:
-            del self._queues[queue.name]
-        for queue in self._queues.values():
-            if queue.dead > _DEAD_KEPT + queue.waiting:
-                queue.tidy()
-        dated = sum(q.counts[SCHEDULED] + q.counts[AWAITING_RETRY] for q in self._queues.values())
-        if len(self._calendar) > _DEAD_KEPT + 2 * dated:
-            self._calendar = [entry for entry in self._calendar if jobs.get(entry[2].id) is entry[2]]
-            heapify(self._calendar)
-        for state, shelf in self._shelf.items():
-            if len(shelf) > _DEAD_KEPT + 2 * self._finished:
-                self._shelf[state] = deque(job for job in shelf if jobs.get(job.id) is job)
-
-
-def _take(queues: list[Queue], limit: int) -> list[Job]:
-    """Take jobs in order over all the queues."""
-    if len(queues) == 1:
-        return queues[0].take(limit)
-    heads = [(*_claim_order(head), queue) for queue in queues if (head := queue.head())]
-    heapify(heads)
-    taken: list[Job] = []
-    while heads and len(taken) < limit:
-        queue = heads[0][2]
-        taken += queue.take(1)
-        if head := queue.head():
-            heapreplace(heads, (*_claim_order(head), queue))
-        else:
-            heappop(heads)
-    return taken
-
-
-def _settled(job: Job, outcome: Outcome, now: float, expires: float | None) -> Job:
-    if outcome.to is AWAITING_RETRY:
-        due = now + outcome.delay
-        return replace(job, state=AWAITING_RETRY, lease_ts=None, worker_id=None, run_ts=due, error=outcome.error)
-    if outcome.to is ENQUEUED:  # handed back without having run
-        return replace(job, state=ENQUEUED, lease_ts=None, worker_id=None, started_ts=None, attempt=job.attempt - 1)
-    return replace(job, state=FAILED, lease_ts=None, finished_ts=now, error=outcome.error, expires_ts=expires)
-
-
-def _succeeded(job: Job, result_json: bytes | None, now: float, expires: float | None) -> Job:
-    return replace(
-        job, state=SUCCEEDED, lease_ts=None, finished_ts=now, result_json=result_json, error=None, expires_ts=expires
-    )
-
-
-def _reclaimed(job: Job, again: bool, now: float, expires: float | None) -> Job:
-    if again:
-        return replace(job, state=ENQUEUED, lease_ts=None, worker_id=None)
-    return replace(job, state=FAILED, lease_ts=None, finished_ts=now, error=LOST_LEASE, expires_ts=expires)
-
-
-def _moved(job: Job, to: JobState, now: float, expires: float | None) -> Job:
-    if to in FINAL:
-        return replace(job, state=to, lease_ts=None, finished_ts=now, expires_ts=expires)
-    clean = {"worker_id": None, "started_ts": None, "finished_ts": None, "result_json": None, "expires_ts": None}
-    return replace(job, state=to, attempt=0, run_ts=now, error=None, **clean)
-
-
-def _claim_order(job: Job) -> tuple[int, str]:
-    return -job.priority, job.id
-
-
-def _by_id(job: Job) -> str:
-    return job.id
-
-
-def _by_end(job: Job) -> float:
-    return job.finished_ts or 0.0

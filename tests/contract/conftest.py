@@ -1,0 +1,75 @@
+"""Runs each contract test on every backend. A new backend is one entry in `BACKENDS`.
+
+The tests know only the public face of a storage: whatever passes here can stand in for any other backend.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from qml_nb.storage import MemoryStorage
+from qml_nb.storage.storage import Storage
+
+Connect = Callable[..., Awaitable[Storage]]
+"""Opens one more connection to a store, as another process would have it. Options count at the first."""
+
+
+def memory() -> Connect:
+    """Make an empty store in memory, where every connection is the same object."""
+    opened: list[Storage] = []
+
+    async def connect(**options: Any) -> Storage:
+        if not opened:
+            opened.append(MemoryStorage(**options))
+        return opened[0]
+
+    return connect
+
+
+BACKENDS: dict[str, Callable[[], Connect]] = {"memory": memory}
+"""For each backend, what makes a new, empty store and returns the way to connect to it."""
+
+
+@pytest.fixture(params=BACKENDS)
+def new_store(request: pytest.FixtureRequest) -> Callable[[], Connect]:
+    """What makes a store: for tests that need many."""
+    return BACKENDS[request.param]
+
+
+@pytest.fixture
+def connect(new_store: Callable[[], Connect]) -> Connect:
+    """The way to connect to the test's store: for tests that set options, or use several threads."""
+    return new_store()
+
+
+@pytest.fixture
+async def storage(connect: Connect) -> AsyncIterator[Storage]:
+    """An empty storage of the test's own."""
+    async with await connect() as storage:
+        yield storage
+
+
+# -- how many cases ran on which backend
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note the backend where the terminal summary finds it again."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if "new_store" in params:
+        item.user_properties.append(("backend", params["new_store"]))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the number of cases by backend, so that a backend that did not run can't pass for green."""
+    cases: Counter[str] = Counter()
+    for outcome in ("passed", "failed", "error", "skipped", "xfailed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            backend = dict(report.user_properties).get("backend")
+            if backend:
+                cases["skipped" if outcome == "skipped" else f"on {backend}"] += 1
+    if cases:
+        skipped = cases.pop("skipped", 0)
+        ran = ", ".join(f"{many} {where}" for where, many in sorted(cases.items())) or "none"
+        terminalreporter.write_line(f"contract cases: {ran}, {skipped} skipped")

@@ -1,0 +1,145 @@
+"""A closed storage refuses every call, and lets everyone go who waits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from qml_nb.errors import StorageClosed
+from qml_nb.job import Job, JobState, Outcome
+from qml_nb.storage.backend import Recurring, ServerInfo
+from qml_nb.storage.storage import Storage
+from tests.contract.states import claim, put
+
+JOB = Job("work")
+CALLS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
+    "enqueue": lambda s: s.enqueue(Job("work")),
+    "enqueue_many": lambda s: s.enqueue_many([Job("work")]),
+    "schedule": lambda s: s.schedule(Job("work"), delay=1),
+    "fetch_and_lock_job": lambda s: s.fetch_and_lock_job("worker"),
+    "fetch_available_jobs_atomic": lambda s: s.fetch_available_jobs_atomic("worker"),
+    "claim": lambda s: s.claim("worker", None, 1, 30.0),
+    "settle": lambda s: s.settle([Outcome("id", "worker", 1, JobState.SUCCEEDED)]),
+    "renew": lambda s: s.renew([JOB]),
+    "sweep": lambda s: s.sweep(),
+    "get": lambda s: s.get("id"),
+    "list": lambda s: s.list(),
+    "get_job_counts": lambda s: s.get_job_counts(),
+    "get_queue_counts": lambda s: s.get_queue_counts(),
+    "get_available_jobs": lambda s: s.get_available_jobs(),
+    "update": lambda s: s.update(JOB),
+    "update_if_state": lambda s: s.update_if_state(JOB, "enqueued"),
+    "delete": lambda s: s.delete("id"),
+    "cancel": lambda s: s.cancel("id"),
+    "requeue": lambda s: s.requeue("id"),
+    "wait": lambda s: s.wait(timeout=0),
+    "drained": lambda s: s.drained(timeout=0),
+    "migrate": lambda s: s.migrate(),
+    "try_acquire_job_lock": lambda s: s.try_acquire_job_lock("id", "worker"),
+    "release_job_lock": lambda s: s.release_job_lock("id", "worker"),
+    "try_acquire_lock": lambda s: s.try_acquire_lock("name", "owner"),
+    "release_lock": lambda s: s.release_lock("name", "owner"),
+    "upsert_recurring": lambda s: s.upsert_recurring(Recurring("id", "* * * * *", "work")),
+    "remove_recurring": lambda s: s.remove_recurring("id"),
+    "list_recurring": lambda s: s.list_recurring(),
+    "register_server": lambda s: s.register_server(ServerInfo("id", "name", 1)),
+    "heartbeat": lambda s: s.heartbeat("id"),
+    "deregister": lambda s: s.deregister("id"),
+    "list_servers": lambda s: s.list_servers(),
+    "pause_queue": lambda s: s.pause_queue("queue"),
+    "resume_queue": lambda s: s.resume_queue("queue"),
+    "list_paused_queues": lambda s: s.list_paused_queues(),
+    "publish": lambda s: s.publish("channel", b""),
+}
+SETTLING = {"complete", "fail", "retry", "hand_back"}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_after_closing_is_refused(storage: Storage, name: str) -> None:
+    await storage.close()
+
+    with pytest.raises(StorageClosed, match="the storage is closed; open a new one"):
+        await CALLS[name](storage)
+
+
+@pytest.mark.parametrize("verb", SETTLING)
+async def test_a_job_can_not_be_settled_after_closing(storage: Storage, verb: str) -> None:
+    await put(storage)
+    claimed = await claim(storage)
+    await storage.close()
+
+    with pytest.raises(StorageClosed):
+        await getattr(storage, verb)(claimed, *(["it broke"] if verb == "fail" else []))
+
+
+async def test_no_method_of_the_face_was_forgotten_here(storage: Storage) -> None:
+    assert CALLS.keys() | SETTLING | {"close"} == set(dir(storage.sync))
+
+
+async def test_subscribing_after_closing_is_refused(storage: Storage) -> None:
+    await storage.close()
+
+    with pytest.raises(StorageClosed):
+        storage.subscribe("news")
+
+
+async def test_closing_twice_does_nothing(storage: Storage) -> None:
+    await storage.close()
+    await storage.close()
+
+    assert storage.closed
+
+
+async def test_leaving_the_context_closes(connect: Any) -> None:
+    async with await connect() as storage:
+        assert not storage.closed
+        await storage.enqueue(Job("work"))
+
+    assert storage.closed
+    with pytest.raises(StorageClosed):
+        async with storage:
+            pass
+
+
+async def test_an_error_in_the_context_comes_out_and_closes(connect: Any) -> None:
+    storage = await connect()
+
+    with pytest.raises(LookupError, match="mine"):
+        async with storage:
+            raise LookupError("mine")
+
+    assert storage.closed
+
+
+async def test_who_waits_for_work_is_let_go(storage: Storage) -> None:
+    waiting = asyncio.create_task(storage.wait(timeout=60))
+    await asyncio.sleep(0.02)
+
+    await storage.close()
+
+    await asyncio.wait_for(asyncio.gather(waiting, return_exceptions=True), 10)
+
+
+async def test_a_reader_of_messages_comes_to_the_end(storage: Storage) -> None:
+    messages = storage.subscribe("news")
+    await storage.publish("news", b"last")
+
+    async def read() -> list[bytes]:
+        return [message async for message in messages]
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.02)
+    await storage.close()
+
+    assert await asyncio.wait_for(reading, 10) == [b"last"]
+
+
+async def test_it_shows_that_it_is_closed(storage: Storage) -> None:
+    name = type(storage).__name__
+    assert repr(storage) == f"<{name}>"
+    assert repr(storage.sync) == f"<{name}>.sync"
+
+    await storage.close()
+
+    assert repr(storage) == f"<{name} closed>"

@@ -1,0 +1,156 @@
+"""Any history of moves leaves a storage where the model of the contract says, step by step."""
+
+import asyncio
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+
+from qml_nb.job import TRANSITIONS, Job, JobState
+from tests.clock import at
+from tests.contract.model import AWAITING_RETRY, DELETED, ENQUEUED, FAILED, SCHEDULED, SUCCEEDED, TTL, Model
+from tests.contract.states import ALL, ids
+
+queues = st.sampled_from("abc")
+priorities = st.integers(-1, 1)
+workers = st.sampled_from(["one", "two"])
+leases = st.sampled_from([5, 20])
+UNFINISHED = {state for state, to in TRANSITIONS.items() if DELETED in to} - {SUCCEEDED, FAILED}
+
+
+class Histories(RuleBasedStateMachine):
+    """Does to a storage what it does to the model, and compares what both answer and what both hold.
+
+    `jobs` are all that were ever made, stored or not; `claims` are all that were ever handed out, so that most
+    answers come from workers whose claim is over.
+    """
+
+    jobs: Bundle[Job] = Bundle("jobs")
+    claims: Bundle[Job] = Bundle("claims")
+
+    def __init__(self, connect: Any) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.run = self.runner.run
+        self.storage = self.run(connect(completed_job_ttl=TTL[SUCCEEDED], failed_job_ttl=TTL[FAILED]))
+        self.model = Model()
+
+    def teardown(self) -> None:
+        self.run(self.storage.close())
+        self.runner.close()
+
+    @property
+    def now(self) -> Any:
+        return at(self.model.now)
+
+    @rule(target=jobs, queue=queues, priority=priorities, max_retries=st.integers(0, 4))
+    def enqueue(self, queue: str, priority: int, max_retries: int) -> Job:
+        job = Job("work", queue=queue, priority=priority, max_retries=max_retries)
+        assert self.run(self.storage.enqueue(job)) is self.model.put(job, ENQUEUED) is True
+        return job
+
+    @rule(target=jobs, queue=queues, priority=priorities, delay=st.integers(0, 30))
+    def schedule(self, queue: str, priority: int, delay: int) -> Job:
+        job = Job("work", queue=queue, priority=priority)
+        stored = self.run(self.storage.schedule(job, delay=delay, now=self.now))
+        assert stored is self.model.put(job, SCHEDULED, self.model.now + delay) is True
+        return job
+
+    @rule(job=jobs)
+    def resend(self, job: Job) -> None:
+        assert self.run(self.storage.enqueue(job)) is self.model.put(job, ENQUEUED)
+
+    @rule(target=claims, worker=workers, limit=st.integers(1, 4), names=st.lists(queues, max_size=2), lease=leases)
+    def claim(self, worker: str, limit: int, names: list[str], lease: int) -> Any:
+        claimed = self.run(self.storage.fetch_available_jobs_atomic(worker, limit, names, lease=lease, now=self.now))
+        assert ids(claimed) == self.model.claim(worker, limit, names, lease)
+        return multiple(*claimed)
+
+    @rule(claim=claims)
+    def complete(self, claim: Job) -> None:
+        assert self.run(self.storage.complete(claim, now=self.now)) is self.model.settle(claim, SUCCEEDED, 0)
+
+    @rule(claim=claims)
+    def fail(self, claim: Job) -> None:
+        assert self.run(self.storage.fail(claim, "broke", now=self.now)) is self.model.settle(claim, FAILED, 0)
+
+    @rule(claim=claims, delay=st.integers(0, 30))
+    def retry(self, claim: Job, delay: int) -> None:
+        settled = self.run(self.storage.retry(claim, delay, now=self.now))
+        assert settled is self.model.settle(claim, AWAITING_RETRY, delay)
+
+    @rule(claim=claims)
+    def hand_back(self, claim: Job) -> None:
+        assert self.run(self.storage.hand_back(claim, now=self.now)) is self.model.settle(claim, ENQUEUED, 0)
+
+    @rule(claim=claims, lease=leases)
+    def renew(self, claim: Job, lease: int) -> None:
+        assert list(self.run(self.storage.renew(claim, lease, now=self.now))) == [self.model.renew(claim, lease)]
+
+    @rule(seconds=st.sampled_from([0, 1, 5, 19, 100]))
+    def sweep(self, seconds: int) -> None:
+        self.model.now += seconds
+        assert self.run(self.storage.sweep(now=self.now)) == self.model.sweep()
+
+    @rule(job=jobs)
+    def cancel(self, job: Job) -> None:
+        moved = self.run(self.storage.cancel(job.id, now=self.now))
+        assert moved is self.model.by_hand(job.id, DELETED, UNFINISHED)
+
+    @rule(job=jobs)
+    def requeue(self, job: Job) -> None:
+        moved = self.run(self.storage.requeue(job.id, now=self.now))
+        assert moved is self.model.by_hand(job.id, ENQUEUED, {FAILED, SCHEDULED, AWAITING_RETRY})
+
+    @rule(job=jobs)
+    def delete(self, job: Job) -> None:
+        assert self.run(self.storage.delete(job.id)) is (self.model.jobs.pop(job.id, None) is not None)
+
+    @rule(job=jobs, queue=queues, priority=priorities, state=st.sampled_from(JobState))
+    def update(self, job: Job, queue: str, priority: int, state: JobState) -> None:
+        known = self.model.jobs.get(job.id)
+        if known:
+            written = self.run(self.storage.update_if_state(job.replace(queue=queue, priority=priority), state))
+            assert written is (known.state is state)
+            if written:
+                known.queue, known.priority, known.max_retries = queue, priority, job.max_retries
+
+    @rule(queue=queues)
+    def pause(self, queue: str) -> None:
+        assert self.run(self.storage.pause_queue(queue)) is (queue not in self.model.paused)
+        self.model.paused.add(queue)
+
+    @rule(queue=queues)
+    def resume(self, queue: str) -> None:
+        assert self.run(self.storage.resume_queue(queue)) is (queue in self.model.paused)
+        self.model.paused.discard(queue)
+
+    @invariant()
+    def holds_what_the_model_holds(self) -> None:
+        self.run(self.compare())
+
+    async def compare(self) -> None:
+        listed = await self.storage.list(limit=ALL)
+        known = [self.model.jobs[job_id] for job_id in sorted(self.model.jobs, reverse=True)]
+        assert [(job.id, job.queue, job.priority, job.state, job.attempt, job.worker_id) for job in listed] == [
+            (job.id, job.queue, job.priority, job.state, job.attempt, job.worker) for job in known
+        ]
+        assert [await self.storage.get(job.id) for job in listed] == listed
+        counts = await self.storage.get_queue_counts()
+        assert {
+            (queue, state): many for queue, of in counts.items() for state, many in of.items() if many
+        } == self.model.counts()
+        assert ids(await self.storage.get_available_jobs(ALL)) == self.model.waiting()
+
+
+def test_any_history_agrees_with_the_model(new_store: Any) -> None:
+    run_state_machine_as_test(
+        lambda: Histories(new_store()),
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=60,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

@@ -1,0 +1,224 @@
+"""Group commit: many callers, few calls, and each gets what is its own."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from qml_nb.errors import StorageUnavailable
+from qml_nb.storage.batcher import Batcher
+
+
+class Verb:
+    """A batch-first verb that takes its time: answers each number with its square, and refuses text."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Any]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def __call__(self, items: Sequence[Any]) -> list[int]:
+        self.calls.append(list(items))
+        await asyncio.sleep(0)
+        await self.may_answer.wait()
+        if any(isinstance(item, str) for item in items):
+            raise ValueError(f"no number in {items}")
+        return [item * item for item in items]
+
+
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
+    """The answers and errors of tasks, within a bound that only a lost caller reaches."""
+    return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+
+
+async def under_way(batch: Batcher[Any, int], *items: Any) -> list[asyncio.Task[Sequence[int]]]:
+    """Callers, one for each item, once the first call to the verb has begun."""
+    tasks = [asyncio.create_task(batch([item])) for item in items]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_a_lone_caller_makes_a_call_of_its_own_at_once() -> None:
+    verb = Verb()
+    batch = Batcher(verb)
+
+    assert await batch([3]) == [9]
+    assert await batch([4]) == [16]
+
+    assert verb.calls == [[3], [4]]
+
+
+async def test_callers_at_once_share_one_call_in_their_order() -> None:
+    verb = Verb()
+    batch = Batcher(verb)
+
+    answers = await asyncio.gather(*(batch([number]) for number in range(500)))
+
+    assert answers == [[number * number] for number in range(500)]
+    assert verb.calls == [list(range(500))]
+
+
+async def test_who_comes_while_a_call_is_under_way_goes_with_the_next() -> None:
+    verb = Verb()
+    verb.may_answer.clear()
+    batch = Batcher(verb)
+    first = await under_way(batch, 1)
+    later = await under_way(batch, 2, 3, 4)
+    assert verb.calls == [[1]]
+
+    verb.may_answer.set()
+
+    assert await ended(first + later) == [[1], [4], [9], [16]]
+    assert verb.calls == [[1], [2, 3, 4]]
+
+
+async def test_a_caller_with_many_items_gets_its_answers_by_position() -> None:
+    batch = Batcher(Verb())
+
+    answers = await asyncio.gather(batch([1, 2, 3]), batch([]), batch([4]), batch((5, 6)))
+
+    assert answers == [[1, 4, 9], [], [16], [25, 36]]
+
+
+async def test_a_bad_item_fails_its_own_caller_only() -> None:
+    batch = Batcher(Verb())
+    callers = [batch([1]), batch([2, "bad"]), batch([3]), batch(["worse"])]
+
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+
+    assert answers[0], answers[2] == ([1], [9])
+    assert str(answers[1]) == "no number in [2, 'bad']"
+    assert str(answers[3]) == "no number in ['worse']"
+
+
+async def test_after_a_bad_item_batches_go_on() -> None:
+    verb = Verb()
+    batch = Batcher(verb)
+    with pytest.raises(ValueError, match="no number in"):
+        await batch(["bad"])
+
+    assert await asyncio.gather(batch([1]), batch([2])) == [[1], [4]]
+    assert verb.calls == [["bad"], [1, 2]]
+
+
+async def test_when_the_storage_is_away_everyone_hears_it_and_nothing_is_sent_again() -> None:
+    calls = []
+
+    async def verb(items: Sequence[int]) -> list[int]:
+        calls.append(items)
+        raise StorageUnavailable("no answer")
+
+    batch = Batcher(verb)
+
+    answers = await asyncio.gather(*(batch([number]) for number in range(10)), return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StorageUnavailable] * 10
+    assert len(calls) == 1
+
+
+async def test_a_cancelled_caller_harms_no_other() -> None:
+    verb = Verb()
+    verb.may_answer.clear()
+    batch = Batcher(verb)
+    in_flight = await under_way(batch, 1, 2)
+    gathered = await under_way(batch, 3, 4)
+    in_flight[0].cancel()
+    gathered[1].cancel()
+    await asyncio.sleep(0)
+
+    verb.may_answer.set()
+
+    [first, second, third, fourth] = await ended(in_flight + gathered)
+    assert (second, third) == ([4], [9])
+    assert isinstance(first, asyncio.CancelledError)
+    assert isinstance(fourth, asyncio.CancelledError)
+
+
+async def test_a_caller_cancelled_before_a_refused_batch_harms_no_other() -> None:
+    verb = Verb()
+    verb.may_answer.clear()
+    batch = Batcher(verb)
+    tasks = await under_way(batch, "bad", 2, "worse")
+    tasks[0].cancel()
+
+    verb.may_answer.set()
+
+    answers = await ended(tasks)
+    assert answers[1] == [4]
+    assert isinstance(answers[2], ValueError)
+
+
+@pytest.mark.parametrize("many", [1, 10, 11, 35])
+async def test_a_call_takes_no_more_than_max_batch(many: int) -> None:
+    verb = Verb()
+    batch = Batcher(verb, max_batch=10)
+
+    await asyncio.gather(*(batch([number]) for number in range(many)))
+
+    assert all(len(call) <= 10 for call in verb.calls)
+    assert [number for call in verb.calls for number in call] == list(range(many))
+    assert len(verb.calls) == -(-many // 10)
+
+
+async def test_a_caller_is_never_split() -> None:
+    verb = Verb()
+    batch = Batcher(verb, max_batch=4)
+
+    await asyncio.gather(batch([1, 1, 1]), batch([2, 2]), batch([3] * 9), batch([4]))
+
+    assert verb.calls == [[1, 1, 1], [2, 2], [3] * 9, [4]]
+
+
+async def test_a_verb_that_is_cancelled_from_within_lets_all_its_callers_go() -> None:
+    fall = asyncio.Event()
+
+    async def verb(items: Sequence[int]) -> list[int]:
+        if 1 in items:
+            await fall.wait()
+            raise asyncio.CancelledError
+        return list(items)
+
+    batch = Batcher(verb)
+    in_flight = await under_way(batch, 1, 1)
+    gathered = await under_way(batch, 2)
+    fall.set()
+
+    answers = await ended(in_flight + gathered)
+
+    assert [type(answer) for answer in answers] == [asyncio.CancelledError] * 3
+    assert await batch([3]) == [3]
+
+
+def test_callers_are_let_go_when_the_loop_shuts_down() -> None:
+    async def leave_behind() -> list[asyncio.Task[Any]]:
+        async def verb(items: Sequence[int]) -> list[int]:
+            await asyncio.Event().wait()
+            return list(items)
+
+        batch = Batcher(verb)
+        return [*await under_way(batch, 1, 2), *await under_way(batch, 3)]
+
+    with asyncio.Runner() as runner:
+        tasks = runner.run(leave_behind())
+
+    assert all(task.cancelled() for task in tasks)
+
+
+async def test_no_error_is_left_unseen_when_nobody_waits_any_more() -> None:
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    verb = Verb()
+    verb.may_answer.clear()
+    [task] = await under_way(Batcher(verb), "bad")
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+    verb.may_answer.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert complaints == []

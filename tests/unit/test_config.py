@@ -1,0 +1,176 @@
+"""Options: frozen, keyword-only, each checked when it is made."""
+
+import dataclasses
+import inspect
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from qml_nb.config import MemoryConfig, Options, ServerConfig
+from qml_nb.errors import InvalidValue, UnknownOption
+from qml_nb.storage import MemoryStorage, open_storage
+
+KINDS = [MemoryConfig, ServerConfig]
+GOOD: list[tuple[type[Options], str, Any]] = [
+    *[(MemoryConfig, "max_jobs", value) for value in (1, 2**62, None)],
+    *[(MemoryConfig, "max_finished_jobs", value) for value in (0, 2**62, None)],
+    *[(MemoryConfig, ttl, value) for ttl in ("completed_job_ttl", "failed_job_ttl") for value in (0.001, 5.0, None)],
+    *[(ServerConfig, "server_name", value) for value in ("a", "ü" * 255)],
+    *[(ServerConfig, count, value) for count in ("worker_count", "fetch_batch_size") for value in (1, 100_000)],
+    *[(ServerConfig, name, 0.001) for name in ("polling_interval", "lease", "scheduler_poll_interval", "job_timeout")],
+    *[(ServerConfig, "shutdown_timeout", value) for value in (0.0, 60.0)],
+    (ServerConfig, "job_timeout", None),
+    *[(ServerConfig, "queues", value) for value in ((), ("a",), ("b", "a"))],
+]
+NO_SECONDS = [True, "5", float("nan"), float("inf"), -1, 1e300, [5]]
+BAD: list[tuple[type[Options], str, Any]] = [
+    *[(MemoryConfig, "max_jobs", value) for value in (0, -1, 1.0, "1", True, 2**62 + 1)],
+    *[(MemoryConfig, "max_finished_jobs", value) for value in (-1, 0.0, "0", False)],
+    *[(MemoryConfig, ttl, value) for ttl in ("completed_job_ttl", "failed_job_ttl") for value in (0, *NO_SECONDS)],
+    *[(ServerConfig, "server_name", value) for value in ("", None, 5, "a\0", "x" * 256)],
+    *[
+        (ServerConfig, name, value)
+        for name in ("worker_count", "fetch_batch_size")
+        for value in (0, -1, 2.5, None, True, 100_001)
+    ],
+    *[(ServerConfig, name, value) for name in ("polling_interval", "lease") for value in (0, None, *NO_SECONDS)],
+    *[(ServerConfig, "scheduler_poll_interval", value) for value in (0, None, *NO_SECONDS)],
+    *[(ServerConfig, "shutdown_timeout", value) for value in (None, *NO_SECONDS)],
+    *[(ServerConfig, "job_timeout", value) for value in (0, *NO_SECONDS)],
+    *[(ServerConfig, "queues", value) for value in ("email", [""], [5], 5, ["a", "b\0"])],
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), GOOD)
+def test_a_good_value_is_kept(kind: Any, name: str, value: Any) -> None:
+    assert getattr(kind(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), BAD)
+def test_a_bad_value_is_refused_by_name(kind: Any, name: str, value: Any) -> None:
+    with pytest.raises(InvalidValue, match=f"^expected {name} to ") as refusal:
+        kind(**{name: value})
+
+    assert refusal.value.field == name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_has_a_good_and_a_bad_value_here(kind: Any) -> None:
+    options = {field.name for field in dataclasses.fields(kind)}
+
+    for cases in (GOOD, BAD):
+        assert {name for of, name, _ in cases if of is kind} == options
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_is_explained(kind: Any) -> None:
+    explained = re.findall(r"^ {4}(\w+): ", inspect.getdoc(kind) or "", re.MULTILINE)
+
+    assert explained == [field.name for field in dataclasses.fields(kind)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "meant"),
+    [
+        (MemoryConfig, "max_job", "max_jobs"),
+        (MemoryConfig, "ttl_completed_job", "completed_job_ttl"),
+        (ServerConfig, "worker_cout", "worker_count"),
+        (ServerConfig, "queue", "queues"),
+    ],
+)
+def test_an_unknown_option_says_which_one_was_meant(kind: Any, wrong: str, meant: str) -> None:
+    with pytest.raises(UnknownOption, match=f"^{kind.__name__} has no option '{wrong}', did you mean '{meant}'\\?"):
+        kind(**{wrong: 5})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_do_not_change_and_survive_copying(kind: Any) -> None:
+    config = kind()
+    name = dataclasses.fields(kind)[-1].name
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, name, 5)
+    assert pickle.loads(pickle.dumps(config)) == dataclasses.replace(config) == config
+    assert hash(config) == hash(kind())
+    with pytest.raises(InvalidValue):
+        dataclasses.replace(config, **{name: -1})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_are_given_by_name(kind: Any) -> None:
+    by_position = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+    assert by_position == (["server_name"] if kind is ServerConfig else [])
+
+
+def test_whole_seconds_become_floats_and_queues_a_tuple() -> None:
+    config = ServerConfig(lease=5, queues=["b", "a", "b"])
+
+    assert (type(config.lease), config.queues) == (float, ("b", "a"))
+
+
+# -- a config, or options, not both
+
+
+def test_a_storage_takes_a_config_or_its_options() -> None:
+    config = MemoryConfig(max_jobs=5)
+
+    assert MemoryStorage(config).backend.config == MemoryStorage(max_jobs=5).backend.config == config  # type: ignore[attr-defined]
+
+
+def test_both_at_once_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="expected max_jobs to stand in the MemoryConfig, got 5; give a config or"):
+        MemoryStorage(MemoryConfig(), max_jobs=5)
+
+
+def test_a_config_of_another_kind_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="expected config to be a MemoryConfig"):
+        MemoryStorage(ServerConfig())  # type: ignore[arg-type]
+
+
+# -- a URL
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("memory://", {}),
+        ("memory:", {}),
+        ("memory://?max_jobs=5", {"max_jobs": 5}),
+        (
+            "memory://?completed_job_ttl=2.5&failed_job_ttl=none&max_jobs=7",
+            {"completed_job_ttl": 2.5, "failed_job_ttl": None, "max_jobs": 7},
+        ),
+    ],
+)
+async def test_a_url_opens_a_storage_with_its_options(url: str, options: dict[str, Any]) -> None:
+    async with await open_storage(url) as storage:
+        assert storage.backend.config == MemoryConfig(**options)  # type: ignore[attr-defined]
+
+
+async def test_options_may_stand_beside_the_url() -> None:
+    async with await open_storage("memory://", max_jobs=5) as storage:
+        assert storage.backend.config == MemoryConfig(max_jobs=5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "memory", "memory://host", "memory://host/path", "mysql://localhost", None, 5, b"memory://"]
+)
+async def test_another_url_is_refused(url: Any) -> None:
+    with pytest.raises(InvalidValue, match="expected url to be a storage's URL"):
+        await open_storage(url)
+
+
+@pytest.mark.parametrize("query", ["max_jobs", "max_jobs=many", "max_jobs=", "max_jobs=5&", "=5&x"])
+async def test_options_of_a_url_are_numbers(query: str) -> None:
+    with pytest.raises(InvalidValue, match="expected url to have options as name=number, or none"):
+        await open_storage(f"memory://?{query}")
+
+
+async def test_a_bad_or_unknown_option_in_a_url_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="expected max_jobs to be at least 1, got 0"):
+        await open_storage("memory://?max_jobs=0")
+    with pytest.raises(UnknownOption, match=r"did you mean 'max_jobs'\?"):
+        await open_storage("memory://?max_job=5")

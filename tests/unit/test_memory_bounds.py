@@ -1,0 +1,237 @@
+"""The memory storage forgets what is over: nothing piles up, however long it runs."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from qml_nb import validate
+from qml_nb.job import CRASH_ATTEMPTS, Job, JobState
+from qml_nb.storage import MemoryStorage
+from qml_nb.storage.memory import MemoryBackend
+from tests.clock import NOW, at
+
+ROUNDS = 10_000
+BOUND = 2_500
+"""Well below one entry a round, above the dead entries that it may keep to save work."""
+
+
+@pytest.fixture
+def storage() -> MemoryStorage:
+    return MemoryStorage(max_finished_jobs=10)
+
+
+def inside(storage: MemoryStorage) -> MemoryBackend:
+    """The backend, whose containers are looked at here and nowhere else."""
+    assert isinstance(storage.backend, MemoryBackend)
+    return storage.backend
+
+
+def entries(storage: MemoryStorage) -> int:
+    """How many entries lie in all the containers, dead ones included."""
+    backend = inside(storage)
+    lanes = [lane for queue in backend._queues.values() for lane in queue.lanes.values()]
+    containers = [list(backend._jobs), backend._jobs._parts, backend._running, backend._calendar]
+    containers += [backend._job_locks, backend._locks]
+    containers += [*backend._shelf.values(), backend._queues, backend._inboxes, backend._parked]
+    return sum(map(len, [*lanes, *containers])) + len(lanes)
+
+
+async def enqueue_and_cancel(storage: MemoryStorage, number: int) -> None:
+    job = Job("work")
+    await storage.enqueue(job)
+    await storage.cancel(job.id)
+
+
+async def enqueue_and_delete(storage: MemoryStorage, number: int) -> None:
+    job = Job("work", queue=f"q{number % 3}")
+    await storage.enqueue(job)
+    await storage.delete(job.id)
+
+
+async def schedule_and_cancel(storage: MemoryStorage, number: int) -> None:
+    job = Job("work")
+    await storage.schedule(job, delay=86_400)
+    await storage.cancel(job.id)
+
+
+async def fail_and_requeue(storage: MemoryStorage, number: int) -> None:
+    if not number:
+        await storage.enqueue(Job("work"))
+    job = await storage.fetch_and_lock_job("worker")
+    assert job is not None
+    await storage.fail(job, "it broke")
+    await storage.requeue(job.id)
+
+
+async def retry_and_requeue(storage: MemoryStorage, number: int) -> None:
+    if not number:
+        await storage.enqueue(Job("work"))
+    job = await storage.fetch_and_lock_job("worker")
+    assert job is not None
+    await storage.retry(job, 86_400)
+    await storage.requeue(job.id)
+
+
+async def update_a_waiting_job(storage: MemoryStorage, number: int) -> None:
+    await storage.enqueue(job := Job("work", id="00000000-0000-7000-8000-000000000000"))
+    await storage.update(job.replace(priority=number, queue=f"q{number}"))
+
+
+async def update_a_finished_job(storage: MemoryStorage, number: int) -> None:
+    await storage.enqueue(job := Job("work", id="00000000-0000-7000-8000-000000000000"))
+    await storage.cancel(job.id)
+    await storage.update(job.replace(priority=number))
+
+
+async def run_in_a_new_queue(storage: MemoryStorage, number: int) -> None:
+    await storage.enqueue(Job("work", queue=f"q{number}"))
+    job = await storage.fetch_and_lock_job("worker")
+    assert job is not None
+    await storage.complete(job, now=NOW)
+
+
+async def hand_back(storage: MemoryStorage, number: int) -> None:
+    await storage.enqueue(job := Job("work", id="00000000-0000-7000-8000-000000000000"))
+    claimed = await storage.fetch_and_lock_job("worker")
+    assert claimed is not None
+    assert claimed.id == job.id
+    await storage.hand_back(claimed)
+
+
+async def take_locks(storage: MemoryStorage, number: int) -> None:
+    await storage.enqueue(job := Job("work", id="00000000-0000-7000-8000-000000000000"))
+    await storage.try_acquire_lock(f"lock {number}", "owner", 1.0, now=at(-10))
+    await storage.try_acquire_job_lock(job.id, "owner", 1.0, now=at(-10))
+
+
+async def pause_and_resume(storage: MemoryStorage, number: int) -> None:
+    await storage.pause_queue(f"q{number}")
+    await storage.resume_queue(f"q{number}")
+
+
+async def wait_in_vain(storage: MemoryStorage, number: int) -> None:
+    waiting = asyncio.create_task(storage.wait(["q"], 60.0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+
+
+async def subscribe_and_leave(storage: MemoryStorage, number: int) -> None:
+    messages = storage.subscribe(f"channel {number}")
+    await storage.publish(f"channel {number}", b"hello")
+    async for _ in messages:
+        break
+    await messages.aclose()  # type: ignore[attr-defined]
+
+
+LOOPS: list[Callable[[MemoryStorage, int], Awaitable[None]]] = [
+    *[enqueue_and_cancel, enqueue_and_delete, schedule_and_cancel, fail_and_requeue, retry_and_requeue, hand_back],
+    *[update_a_waiting_job, update_a_finished_job, run_in_a_new_queue, take_locks, pause_and_resume],
+    *[wait_in_vain, subscribe_and_leave],
+]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_an_endless_loop_leaves_no_more_than_a_bounded_number_of_entries(
+    storage: MemoryStorage, loop: Callable[[MemoryStorage, int], Awaitable[None]]
+) -> None:
+    for number in range(ROUNDS):
+        await loop(storage, number)
+        if number % 500 == 0:
+            await storage.sweep(now=NOW)
+    await storage.sweep(now=NOW)
+
+    assert entries(storage) < BOUND
+
+
+async def test_names_that_were_checked_are_not_kept_for_ever() -> None:
+    for number in range(3 * validate._NAMES_KEPT):
+        validate.check_name("queue", f"queue {number}")
+
+    assert len(validate._names) <= validate._NAMES_KEPT
+
+
+# -- max_finished_jobs
+
+
+async def finish(storage: MemoryStorage, state: JobState, *, now: float) -> str:
+    """Store a job, and end it in a final state."""
+    await storage.enqueue(Job("work"))
+    job = await storage.fetch_and_lock_job("worker", now=at(now))
+    assert job is not None
+    if state is JobState.SUCCEEDED:
+        await storage.complete(job, now=at(now))
+    elif state is JobState.FAILED:
+        await storage.fail(job, "it broke", now=at(now))
+    else:
+        await storage.cancel(job.id, now=at(now))
+    return job.id
+
+
+FINAL = [JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED]
+
+
+async def test_the_oldest_finished_jobs_go_first_whatever_their_state() -> None:
+    storage = MemoryStorage(max_finished_jobs=4)
+    made = [await finish(storage, FINAL[number * 7 % 3], now=number) for number in range(12)]
+
+    assert [job.id for job in await storage.list()] == made[:-5:-1]
+    assert sum((await storage.get_job_counts()).values()) == 4
+
+
+@pytest.mark.parametrize("state", FINAL)
+async def test_none_are_kept_with_a_bound_of_zero(state: JobState) -> None:
+    storage = MemoryStorage(max_finished_jobs=0)
+
+    await finish(storage, state, now=0)
+
+    assert await storage.list() == []
+
+
+async def test_the_bound_holds_for_jobs_that_a_sweep_fails() -> None:
+    storage = MemoryStorage(max_finished_jobs=0)
+    await storage.enqueue(Job("work"))
+    for attempt in range(CRASH_ATTEMPTS):
+        await storage.fetch_and_lock_job("worker", lease=10, now=at(100 * attempt))
+        await storage.sweep(now=at(100 * attempt + 11))
+
+    assert await storage.list() == []
+
+
+async def test_unfinished_jobs_are_never_dropped() -> None:
+    storage = MemoryStorage(max_finished_jobs=0)
+    await storage.enqueue_many([Job("work") for _ in range(50)])
+    await finish(storage, JobState.SUCCEEDED, now=0)
+
+    assert (await storage.get_job_counts())[JobState.ENQUEUED] == 50
+
+
+async def test_without_a_bound_all_finished_jobs_are_kept() -> None:
+    storage = MemoryStorage(max_finished_jobs=None)
+    for number in range(50):
+        await finish(storage, FINAL[number % 3], now=number)
+
+    assert sum((await storage.get_job_counts()).values()) == 50
+
+
+# -- loops that were closed while somebody waited
+
+
+def test_a_waiter_whose_loop_closed_hinders_nobody(storage: MemoryStorage) -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _loop, context: None)  # it would tell that the task was destroyed
+    task = loop.create_task(storage.wait(timeout=60.0))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    async def push_to_who_waits() -> bool:
+        waiting = asyncio.create_task(storage.wait(timeout=60.0))
+        await asyncio.sleep(0)
+        await storage.enqueue(Job("work"))
+        return await asyncio.wait_for(waiting, 10)
+
+    assert asyncio.run(push_to_who_waits()) is True
+    assert not task.done()
