@@ -52,14 +52,15 @@ class WorkerRegistry:
 
         That is what re-running a notebook cell needs: running servers use the new function from the next job on.
         """
-        if callable(name):
-            self.register(name.__name__, name)
-            return name
 
         def decorate(function: F) -> F:
-            self.register(function.__name__ if name is None else name, function, retry=retry)
+            own_name = getattr(function, "__name__", None)  # a partial has none
+            self.register(own_name if name is None else name, function, retry=retry)
             return function
 
+        if callable(name):
+            function, name = name, None
+            return decorate(function)
         return decorate
 
     def register(self, name: str, function: Callable[..., Any], *, retry: RetryPolicy | None = None) -> None:

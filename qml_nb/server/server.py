@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 from qml_nb.config import ServerConfig
 from qml_nb.errors import InvalidValue, StorageClosed
 from qml_nb.ids import new_id
-from qml_nb.job import ENQUEUED, Outcome
 from qml_nb.retry import RetryPolicy
 from qml_nb.server.slots import GRACE, TURN, Slots
 from qml_nb.server.stall import StallGuard
@@ -90,15 +89,14 @@ class BackgroundJobServer:
         """Register, and begin to claim jobs. Returns at once."""
         if self._slots is not None:
             raise InvalidValue("server", "to be stopped before it starts", self.server_id, "make a second one")
-        self._stopping = False
+        self._stopping = self._last = False
         self._loop = asyncio.get_running_loop()
         self._hungry, self._settle_wake = asyncio.Event(), asyncio.Event()
-        self._slots = Slots(self.config, self.registry, self._retry, self._settle_soon, self._need_more)
+        self._slots = slots = Slots(self.config, self.registry, self._retry, self._settle_soon, self._need_more)
         self._hungry.set()
         self._guard = StallGuard(self._slots, self.config.server_name)
-        await self.storage.register_server(self._info())
-        self._fetching = asyncio.create_task(self._fetch(self._slots))
-        self._settling = asyncio.create_task(self._settle(self._slots))
+        self._fetching = asyncio.create_task(self._fetch(slots))
+        self._settling = asyncio.create_task(self._settle(slots))
         self._tasks = [
             asyncio.create_task(self._every(interval, work))
             for interval, work in (
@@ -109,23 +107,28 @@ class BackgroundJobServer:
                 (_DEADLINE_INTERVAL, self._check_deadlines),
             )
         ]
+        try:
+            await self.storage.register_server(self._info())
+        except BaseException:
+            await self.stop()
+            raise
+        if self._slots is not slots:  # stopped meanwhile
+            await self.storage.deregister(self.server_id)
 
     async def stop(self) -> None:
         """Stop gracefully, as the class says. Does nothing if it has stopped. Cancel it to stop at once."""
-        if self._slots is None or self._stopping:
+        if self._slots is None:
             return
-        self._stopping = True
-        slots = self._slots
-        if self._parked:
-            self._fetching.cancel()
-        self._hungry.set()
+        if not self._stopping:
+            self._stopping = True
+            self._grace = asyncio.create_task(self._let_end(self._slots))
+            self._ending = asyncio.create_task(self._finish(self._slots))
         try:
-            await asyncio.wait([self._fetching])
-            await self._hand_back()
-            await self._end_running(slots)
-        finally:
-            slots.cancel_all()
-            await self._finish(slots)
+            await asyncio.shield(self._ending)
+        except asyncio.CancelledError:
+            self._grace.cancel()
+            await asyncio.shield(self._ending)
+            raise
 
     async def drained(self, *, timeout: float | None = None) -> None:
         """Return once no unfinished job is left in this server's queues; see `Storage.drained`."""
@@ -204,7 +207,7 @@ class BackgroundJobServer:
 
     async def _settle(self, slots: Slots) -> None:
         pause = _RETRY_FIRST
-        while True:
+        while not self._last or (slots.ended and not self.storage.closed):
             self._settle_wake.clear()
             if not slots.ended:
                 await self._settle_wake.wait()
@@ -254,7 +257,7 @@ class BackgroundJobServer:
         slots = self._slots
         if slots is None:
             return
-        jobs = [run.job for run in slots.running] + list(slots.buffer)
+        jobs = [run.job for run in (*slots.running, *slots.ended)] + list(slots.buffer)
         if jobs:
             held = await self.storage.renew(jobs, self.config.lease)
             slots.drop({job.id for job, holds in zip(jobs, held, strict=True) if not holds})
@@ -275,28 +278,33 @@ class BackgroundJobServer:
 
     # -- the end
 
-    async def _hand_back(self) -> None:
-        assert self._slots is not None
-        buffer, self._slots.buffer = self._slots.buffer, type(self._slots.buffer)()
-        outcomes = [Outcome(job.id, self.server_id, job.attempt, ENQUEUED) for job in buffer]
-        if outcomes:
-            self.meter.handed_back += sum(await self.storage.settle(outcomes))
+    @property
+    def _patience(self) -> float:
+        """Seconds that the storage gets to answer at the end."""
+        return max(self.config.shutdown_timeout, GRACE)
 
-    async def _end_running(self, slots: Slots) -> None:
-        tasks = [run.task for run in slots.running if run.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self.config.shutdown_timeout)
-        slots.cancel_all()
-        tasks = [run.task for run in slots.running if run.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=GRACE)
+    async def _let_end(self, slots: Slots) -> None:
+        """Claim no more, hand back what has not started, and give what runs its time to end."""
+        slots.hand_back()
+        if self._parked:
+            self._fetching.cancel()
+        self._hungry.set()
+        await asyncio.wait([self._fetching], timeout=self._patience)
+        slots.hand_back()
+        await slots.wait(self.config.shutdown_timeout)
 
     async def _finish(self, slots: Slots) -> None:
-        """Write the last outcomes, tell the last snapshot, deregister and let everything go."""
+        """Cancel what still runs, write the last outcomes, tell the last snapshot, and let everything go."""
+        await asyncio.wait([self._grace])
+        self._fetching.cancel()
+        slots.hand_back()
+        await slots.end()
+        self._last = True
+        self._settle_wake.set()
+        await asyncio.wait([self._settling], timeout=self._patience)  # what can't be written, leases will free
         for task in (*self._tasks, self._fetching, self._settling):
             task.cancel()
         await asyncio.gather(*self._tasks, self._fetching, self._settling, return_exceptions=True)
-        await self._settle_last(slots)
         with suppress(Exception):
             await self.storage.deregister(self.server_id)
         if self._timer is not None:
@@ -306,17 +314,6 @@ class BackgroundJobServer:
         slots.close()
         self._slots, self._stopping = None, False
         await self._tell()
-
-    async def _settle_last(self, slots: Slots) -> None:
-        """Write what is left, for as long as jobs would have got to end. What can't be written, leases will free."""
-        pause = _RETRY_FIRST
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(self.config.shutdown_timeout, GRACE)):
-                while slots.ended and not self.storage.closed:
-                    try:
-                        await self._settle_batch(slots)
-                    except Exception as error:
-                        pause = await self._lament("settle the last jobs", error, pause)
 
     def _info(self) -> ServerInfo:
         return ServerInfo(

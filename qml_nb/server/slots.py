@@ -55,9 +55,15 @@ class Run(Struct, eq=False, gc=False):
     """What is registered under the job's method; None if nothing is."""
     task: asyncio.Task[None] | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its task has ended. One that was cancelled before its first step has, and told nobody."""
+        return self.task is None or self.task.done()
+
     def cancel(self, reason: str) -> None:
-        """Cancel the job's task."""
+        """Cancel the job's task; it has `GRACE` seconds to end."""
         self.reason = reason
+        self.deadline = min(self.deadline, perf_counter_ns())
         if self.task is not None:
             self.task.cancel()
 
@@ -211,11 +217,19 @@ class Slots:
     def check_deadlines(self) -> None:
         """Cancel jobs past their deadline; take the slot back from those that don't end even so."""
         now = perf_counter_ns()
-        for run in [run for run in self.running if run.deadline < now]:
-            if run.reason != "timeout":
+        for run in [run for run in self.running if run.deadline < now or run.is_over]:
+            if run.is_over or (run.reason and run.deadline + GRACE * NS < now):
+                self._give_up(run)
+            elif not run.reason:
                 run.cancel("timeout")
-            elif run.deadline + GRACE * NS < now:
-                self._end(run, self._failure(run, asyncio.CancelledError()))
+
+    def _give_up(self, run: Run) -> None:
+        """Go on without a job that does not end. It keeps its lease, unless it had its time: it might still do harm."""
+        task = run.task
+        told = run.is_over or run.reason == "timeout"
+        self._end(run, self._failure(run, asyncio.CancelledError()) if told else None)
+        if task is not None:
+            task.cancel()
 
     def drop(self, lost: set[str]) -> None:
         """Cancel and forget jobs whose lease was lost: somebody else runs them now."""
@@ -223,10 +237,27 @@ class Slots:
         for run in [run for run in self.running if run.job.id in lost]:
             run.cancel("lost")
 
-    def cancel_all(self) -> None:
-        """Cancel what runs, to be handed back."""
-        for run in list(self.running):
+    def hand_back(self) -> None:
+        """Start nothing more, and let go back what has not started."""
+        self._filling = True  # from now on
+        buffer, self.buffer = self.buffer, deque()
+        if buffer:
+            self.ended += [Run(job, 0, 0, inf, outcome=_outcome(job, ENQUEUED)) for job in buffer]
+            self._on_end()
+
+    async def wait(self, timeout: float) -> None:
+        """Return when all that runs has ended, after `timeout` seconds at the latest."""
+        tasks = [run.task for run in self.running if run.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+
+    async def end(self) -> None:
+        """Cancel what runs, to be handed back, and go on without what does not end even so."""
+        for run in [run for run in self.running if not run.reason]:
             run.cancel("stop")
+        await self.wait(GRACE)
+        for run in list(self.running):
+            self._give_up(run)
 
     def close(self) -> None:
         """Let the threads go."""

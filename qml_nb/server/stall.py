@@ -39,7 +39,7 @@ class StallGuard:
         self._stopped.set()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(_INTERVAL):
+        while not (self._stopped.wait(_INTERVAL) or self._loop.is_closed()):
             if perf_counter_ns() - self._turned < GRACE * NS:
                 continue
             run = self._holder()

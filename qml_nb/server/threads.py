@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 from contextlib import suppress
 from contextvars import copy_context
@@ -10,7 +11,6 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     Call = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]
@@ -31,21 +31,23 @@ class _Worker:
     def __init__(self, idle: list[_Worker], name: str) -> None:
         self._idle = idle
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self._retired = False
+        self._retired: asyncio.Future[None] | None = None
         self._thread = Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, call: Call | None) -> None:
         self._calls.put(call)
 
-    def retire(self) -> None:
-        self._retired = True
+    def retire(self, retired: asyncio.Future[None]) -> None:
+        """Interrupt the call and take no other; `retired` is done when the thread lets go."""
+        self._retired = retired
+        self._calls.put(None)  # it may wait for its next call already
         if self._thread.ident is not None:
             interrupt(self._thread.ident)
 
     def _serve(self) -> None:
         with suppress(Interrupted):
-            while not self._retired and (call := self._calls.get()) is not None:
+            while self._retired is None and (call := self._calls.get()) is not None:
                 self._answer(*call)
 
     def _answer(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
@@ -57,8 +59,10 @@ class _Worker:
             loop.call_soon_threadsafe(self._deliver, future, answer, error)
 
     def _deliver(self, future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
-        if not self._retired:
+        if self._retired is None:
             self._idle.append(self)
+        elif not self._retired.done():
+            self._retired.set_result(None)
         if future.done():
             return
         if error is None:
@@ -86,7 +90,8 @@ class Threads:
     ) -> Any:
         """Call the function in a thread, with this task's context variables, and return what it returns.
 
-        If the caller is cancelled, the thread is interrupted and given up.
+        If the caller is cancelled, the thread is interrupted and given up; the call ends when the thread has let go of
+        the function, or with a second cancellation.
         """
         context = copy_context()
         worker = self._idle.pop() if self._idle else _Worker(self._idle, f"{self._name} thread")
@@ -96,9 +101,12 @@ class Threads:
             return await future
         except _Raised as carried:
             raise carried.error from None
-        finally:
+        except asyncio.CancelledError:
             if future.cancelled():
-                worker.retire()
+                retired: asyncio.Future[None] = loop.create_future()
+                worker.retire(retired)
+                await retired
+            raise
 
     def close(self) -> None:
         """Let idle threads end. Busy ones are daemons and end with their call, or with the process."""

@@ -60,7 +60,11 @@ class Recurring(Struct, frozen=True):
 
 
 class Backend(Protocol):
-    """The verbs. `queues=None` means all queues; a paused queue gives nothing to `claim`, `peek` and `wait`."""
+    """The verbs. `queues=None` means all queues.
+
+    A paused queue gives nothing to `claim`, `peek` and `wait`, and a locked job nothing to `peek`, `wait` and whoever
+    did not lock it. What is due or over at an instant is so from that very instant on.
+    """
 
     name: str
     """What people read: "memory", "redis", "postgres"."""
