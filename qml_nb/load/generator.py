@@ -132,6 +132,9 @@ class LoadGenerator:
     async def run(self, seconds: float | None = None) -> None:
         """Send for that long, or until `stop`. Jobs whose instant lies within it are all sent before it returns."""
         self._stopping = False
+        await self._run(seconds)
+
+    async def _run(self, seconds: float | None) -> None:
         end = None if seconds is None else time() + seconds
         while not self._stopping and (end is None or time() < end):
             await self._send(self._due(time() if end is None else min(time(), end)))
@@ -153,7 +156,7 @@ class LoadGenerator:
 
     def _serve(self) -> None:
         try:
-            asyncio.run(self.run())
+            asyncio.run(self._run(None))  # not `run`, which would forget a `stop` that came before it
         except BaseException as error:
             self.error = error
             log.exception("%r ended by an error", self)

@@ -41,7 +41,7 @@ class WorkerRegistry:
     """
 
     def __init__(self) -> None:
-        self._tasks: dict[str, Task] = {}
+        self.tasks: dict[str, Task] = {}
 
     @overload
     def task(self, name: F, /) -> F: ...
@@ -71,7 +71,7 @@ class WorkerRegistry:
             raise InvalidValue("retry", "to be a RetryPolicy", retry, "write RetryPolicy.exponential()")
         is_async = iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
         name = check_name("name", name)
-        self._tasks[name] = Task(name, function, is_async, retry)
+        self.tasks[name] = Task(name, function, is_async, retry)
 
     def find(self, name: str) -> Task:
         """Return the task of that name.
@@ -79,19 +79,19 @@ class WorkerRegistry:
         Raises:
             UnknownMethod: there is none.
         """
-        task = self._tasks.get(name)
+        task = self.tasks.get(name)
         if task is None:
-            raise UnknownMethod(name, sorted(self._tasks))
+            raise UnknownMethod(name, sorted(self.tasks))
         return task
 
     def __contains__(self, name: object) -> bool:
-        return name in self._tasks
+        return name in self.tasks
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tasks)
+        return iter(self.tasks)
 
     def __len__(self) -> int:
-        return len(self._tasks)
+        return len(self.tasks)
 
     def __repr__(self) -> str:
-        return f"WorkerRegistry({', '.join(map(repr, sorted(self._tasks)))})"
+        return f"WorkerRegistry({', '.join(map(repr, sorted(self.tasks)))})"

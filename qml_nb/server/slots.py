@@ -91,7 +91,7 @@ class Slots:
         self.entering: Run | None = None
         self.turn_began = 0
         self._job_timeout = inf if config.job_timeout is None else config.job_timeout * NS
-        self._registry, self._retry = registry, retry
+        self._registry, self._tasks, self._retry = registry, registry.tasks, retry
         self._on_end, self._need_more = on_end, need_more
         self._threads = Threads(config.server_name)
         self._loop = asyncio.get_running_loop()
@@ -126,7 +126,16 @@ class Slots:
             if started - self.turn_began > TURN:
                 self._loop.call_soon(self._next_turn)
                 break
-            self._start(buffer.popleft(), started)
+            job = buffer.popleft()
+            deadline = started + (self._job_timeout if job.timeout is None else job.timeout * NS)
+            self.entering = run = Run(job, self._claimed, started, deadline)
+            self.idle -= 1
+            # Each job has a fresh copy of the server's context: a variable that one sets, the next doesn't see.
+            task = _new_task(self._run(run), loop=self._loop, context=self._context.copy())
+            if not run.ended:
+                run.task = task
+                self.running.add(run)
+        self.entering = None
         self._filling = False
         if not buffer and self.idle > 0:
             self._need_more()
@@ -135,22 +144,10 @@ class Slots:
         self.turn_began = perf_counter_ns()
         self.fill()
 
-    def _start(self, job: Job, started: int) -> None:
-        deadline = started + (self._job_timeout if job.timeout is None else job.timeout * NS)
-        run = Run(job, self._claimed, started, deadline)
-        self.idle -= 1
-        self.entering = run
-        # Each job has a fresh copy of the server's context: a variable that one sets, the next doesn't see.
-        task = _new_task(self._run(run), loop=self._loop, context=self._context.copy())
-        self.entering = None
-        if not run.ended:
-            run.task = task
-            self.running.add(run)
-
     async def _run(self, run: Run) -> None:
         job = run.job
         try:
-            run.spec = spec = self._registry.find(job.method)
+            run.spec = spec = self._tasks.get(job.method) or self._registry.find(job.method)
             args = decode_json(job.args_json)
             if not spec.is_async:
                 result = await self._threads.run(self._loop, spec.run, *args, **job.kwargs)

@@ -18,7 +18,7 @@ from qml_nb.job import ENQUEUED, FAILED, SUCCEEDED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qml_nb.job import Job, JobState
+    from qml_nb.job import JobState
     from qml_nb.server.slots import Run
 
 PHASES: Final = ("queue_wait", "slot_wait", "run", "settle", "total")
@@ -61,6 +61,11 @@ def _steps(power: int) -> list[int]:
 _STEPS: Final = _steps(16)
 
 
+def _long_step(ticks: int) -> int:
+    """Return `bucket` of a duration beyond the table: eight bits further up the steps repeat."""
+    return _STEPS[ticks >> 8] + (8 << SUB_BITS) if ticks < 1 << 24 else bucket(ticks)
+
+
 class Snapshot(Struct, frozen=True):
     """One server's state at an instant (`ts`, POSIX seconds), and what happened since the last one.
 
@@ -85,17 +90,6 @@ class Snapshot(Struct, frozen=True):
     def finished(self) -> int:
         """Jobs that this server brought to an end, one way or the other."""
         return self.succeeded + self.failed
-
-
-def _waited(job: Job) -> int:
-    """Return the ticks from the instant that the job was asked for, or due, until it was claimed.
-
-    The two may come from two clocks, the caller's and the storage's: no wait is shorter than none.
-    """
-    asked, claimed = job.created_ts, job.started_ts
-    if job.run_ts is not None and job.run_ts > asked:
-        asked = job.run_ts
-    return int((claimed - asked) / TICK) if claimed is not None and claimed > asked else 0
 
 
 class Meter:
@@ -126,8 +120,12 @@ class Meter:
                 self.succeeded += 1
             elif not self._count_outcome(outcome.to):
                 continue
-            waited = _waited(run.job)
-            queue_wait[steps[waited] if waited < known else bucket(waited)] += 1
+            job = run.job
+            asked = job.created_ts if job.run_ts is None or job.run_ts < job.created_ts else job.run_ts
+            waited = int(((job.started_ts or asked) - asked) / TICK)
+            if waited < 0:  # two clocks are at work, the caller's and the storage's
+                waited = 0
+            queue_wait[steps[waited] if waited < known else _long_step(waited)] += 1
             claimed, started, ended = run.claimed, run.started, run.ended
             ticks = (started - claimed) >> 10
             slot_wait[steps[ticks] if ticks < known else bucket(ticks)] += 1
@@ -136,7 +134,7 @@ class Meter:
             ticks = (now - ended) >> 10
             settle[steps[ticks] if ticks < known else bucket(ticks)] += 1
             waited += (now - claimed) >> 10
-            total[steps[waited] if waited < known else bucket(waited)] += 1
+            total[steps[waited] if waited < known else _long_step(waited)] += 1
 
     def _count_outcome(self, to: JobState) -> bool:
         """Count a job that did not succeed. False: it was handed back without having run, and has no phases."""

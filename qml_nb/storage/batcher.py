@@ -44,9 +44,7 @@ class Batcher(Generic[T, R]):
             while self._gathered:
                 batch = self._next_batch()
                 await self._flush(batch)
-        except (
-            BaseException
-        ):  # the loop shuts down around us, or something cancelled the verb: nobody must wait for ever
+        except BaseException:  # the loop shuts down around us, or something cancelled the verb: let all callers go
             batch, self._gathered = batch + self._gathered, []
             for _, future in batch:
                 future.cancel()
