@@ -138,7 +138,7 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
         method: the name of the task, as registered.
         args, kwargs: plain JSON data, encoded once, here, and carried unchanged from then on.
         queue: where it waits.
-        priority: higher first, 32 bits. Equal ones run in order of creation.
+        priority: higher first, 32 bits. Equal ones run in order of their ids: of creation, unless you give ids.
         max_retries: how often it is tried again after a failure; 0 means no retry.
         timeout: seconds of run time; None leaves it to the server's `job_timeout`.
         metadata, job_type: yours; the queue only carries them.
@@ -181,6 +181,8 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
     result_json: bytes | None = None
     error: str | None = None
     expires_ts: float | None = None
+    claim_id: int = 0
+    """The number of its newest claim; a storage gives no number twice, so it tells a lost claim from a later one."""
 
     if TYPE_CHECKING:  # what `_JobMeta.__call__` takes, for checkers that read only the class
 
@@ -283,15 +285,14 @@ CHANGEABLE: Final[Mapping[str, str]] = MappingProxyType(
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of one run of a job, and the claim (`job_id`, `worker_id`, `attempt`) that entitles to say so.
+    """What became of one run of a job, and the claim (`job_id`, `claim_id`) that entitles to say so.
 
     `to` is succeeded, failed, awaiting_retry (after `delay` seconds) or enqueued (handed back without having run:
     the attempt does not count).
     """
 
     job_id: str
-    worker_id: str
-    attempt: int
+    claim_id: int
     to: JobState
     result_json: bytes | None = None
     error: str | None = None

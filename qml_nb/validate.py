@@ -119,6 +119,15 @@ def instant(timestamp: float | None) -> datetime | None:
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)
 
 
+def storable(text: str) -> str:
+    r"""Return text that every storage can keep: a lone surrogate or a NUL stands as its escape.
+
+    >>> storable("a\0b"), storable("\ud800")
+    ('a\\x00b', '\\ud800')
+    """
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 def encode_json(field: str, value: object, error: type[InvalidValue] = InvalidValue) -> bytes:
     r"""Encode plain data as JSON. What JSON can't carry back unchanged is refused: NaN, dates, sets, bytes, objects.
 

@@ -22,7 +22,7 @@ class Histogram:
 
     >>> histogram = Histogram.of([0.001] * 98 + [0.5, 1.0])
     >>> [round(value, 3) for value in histogram.percentiles(50, 95, 99)]
-    [0.001, 0.001, 0.501]
+    [0.001, 0.001, 0.5]
     >>> (histogram + histogram).count
     200
     """

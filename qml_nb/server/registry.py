@@ -54,14 +54,11 @@ class WorkerRegistry:
         """
 
         def decorate(function: F) -> F:
-            own_name = getattr(function, "__name__", None)  # a partial has none
-            self.register(own_name if name is None else name, function, retry=retry)
+            own_name = getattr(function, "__name__", "")  # a partial has none
+            self.register(own_name if name is None or callable(name) else name, function, retry=retry)
             return function
 
-        if callable(name):
-            function, name = name, None
-            return decorate(function)
-        return decorate
+        return decorate(name) if callable(name) else decorate
 
     def register(self, name: str, function: Callable[..., Any], *, retry: RetryPolicy | None = None) -> None:
         """Register a function, async or not, under a name."""

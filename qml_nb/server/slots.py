@@ -17,7 +17,7 @@ from msgspec import Struct
 from qml_nb.errors import InvalidValue, JobTimeout
 from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, SUCCEEDED, Outcome
 from qml_nb.server.threads import Threads
-from qml_nb.validate import decode_json, encode_json
+from qml_nb.validate import decode_json, encode_json, storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,7 +156,7 @@ class Slots:
             else:
                 result = await spec.run(*args, **job.kwargs)
             if result is None and not run.reason:
-                outcome: Outcome | None = Outcome(job.id, job.worker_id or "", job.attempt, SUCCEEDED)
+                outcome: Outcome | None = Outcome(job.id, job.claim_id, SUCCEEDED)
             else:
                 outcome = self._returned(run, result)
         except BaseException as error:
@@ -262,7 +262,7 @@ class Slots:
 
 
 def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:
-    return Outcome(job.id, job.worker_id or "", job.attempt, to, **what)
+    return Outcome(job.id, job.claim_id, to, **what)
 
 
 def describe(error: BaseException) -> str:
@@ -273,7 +273,7 @@ def describe(error: BaseException) -> str:
     except BaseException:
         first, trace = f"{type.__repr__(type(error))} whose message can't be shown", ""
     text = _cut(f"{first}\n\n{trace}" if trace else first)
-    return _cut(text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00"))
+    return _cut(storable(text))
 
 
 def _cut(text: str) -> str:

@@ -28,7 +28,7 @@ from qml_nb.job import (
 from qml_nb.storage.batcher import Batcher
 from qml_nb.storage.records import Records
 from qml_nb.storage.sync import SyncStorage
-from qml_nb.validate import check_instant, check_int, check_name, check_names, check_seconds, encode_json
+from qml_nb.validate import check_instant, check_int, check_name, check_names, check_seconds, encode_json, storable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -175,12 +175,14 @@ class Storage(Records):
 
     async def fail(self, job: Job, error: str, *, now: datetime | None = None) -> bool:
         """Note that a claimed job failed for good. False, and nothing written: its lease was lost."""
-        return await self._settle_one(_outcome(job, FAILED, error=str(error)), now)
+        return await self._settle_one(_outcome(job, FAILED, error=storable(str(error))), now)
 
     async def retry(self, job: Job, delay: float = 0.0, error: str = "", *, now: datetime | None = None) -> bool:
         """Let a claimed job run again after `delay` seconds. False, and nothing written: its lease was lost."""
         delay = check_seconds("delay", delay, above=False)
-        return await self._settle_one(_outcome(job, AWAITING_RETRY, error=str(error) or None, delay=delay), now)
+        return await self._settle_one(
+            _outcome(job, AWAITING_RETRY, error=storable(str(error)) or None, delay=delay), now
+        )
 
     async def hand_back(self, job: Job, *, now: datetime | None = None) -> bool:
         """Return a claimed job that did not run; the attempt does not count. False: its lease was lost."""
@@ -392,7 +394,6 @@ def _posix(now: datetime | None) -> float | None:
 
 
 def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:
-    worker = _is_job(job).worker_id
-    if worker is None or job.state is not PROCESSING:
+    if _is_job(job).state is not PROCESSING:
         raise InvalidStateTransition(job.id, job.state, to, "settle the job that a fetch returned")
-    return Outcome(job.id, worker, job.attempt, to, **what)
+    return Outcome(job.id, job.claim_id, to, **what)

@@ -22,6 +22,7 @@ class Entry:
     due: float = 0
     attempt: int = 0
     worker: str | None = None
+    claim_id: int = 0
     lease: float = 0
     expires: float = 0
 
@@ -32,6 +33,7 @@ class Model:
     def __init__(self) -> None:
         self.jobs: dict[str, Entry] = {}
         self.paused: set[str] = set()
+        self.claim_ids: set[int] = set()
         self.now = 0.0
 
     def put(self, job: Job, state: JobState, due: float = 0) -> bool:
@@ -51,9 +53,18 @@ class Model:
             job.state, job.worker, job.lease, job.attempt = PROCESSING, worker, self.now + lease, job.attempt + 1
         return taken
 
+    def note(self, claims: list[Job]) -> bool:
+        """Note the numbers of new claims. False: one was given before."""
+        numbers = {claim.claim_id for claim in claims}
+        for claim in claims:
+            self.jobs[claim.id].claim_id = claim.claim_id
+        new = len(numbers) == len(claims) and not numbers & self.claim_ids
+        self.claim_ids |= numbers
+        return new
+
     def held(self, claim: Job) -> Entry | None:
         job = self.jobs.get(claim.id)
-        holds = job and (job.state, job.worker, job.attempt) == (PROCESSING, claim.worker_id, claim.attempt)
+        holds = job and (job.state, job.claim_id) == (PROCESSING, claim.claim_id)
         return job if holds else None
 
     def settle(self, claim: Job, to: JobState, delay: float) -> bool:

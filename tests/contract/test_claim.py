@@ -137,6 +137,17 @@ async def test_a_bad_limit_is_refused(storage: Storage, limit: Any) -> None:
         await storage.fetch_available_jobs_atomic("worker", limit)
 
 
+async def test_a_server_claims_by_the_short_way_what_a_fetch_would_give(storage: Storage) -> None:
+    jobs = await put(storage, 3)
+
+    claimed = await storage.claim("worker", ("default",), 2, 10.0, now=NOW.timestamp())
+
+    assert ids(claimed) == ids(jobs[:2])
+    assert claimed[0] == await storage.get(jobs[0].id)
+    assert (claimed[0].worker_id, claimed[0].attempt, claimed[0].lease_until) == ("worker", 1, at(10))
+    assert storage.totals.claimed == 2
+
+
 # -- jobs that come back keep the place that their age gives them
 
 

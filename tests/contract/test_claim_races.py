@@ -24,7 +24,7 @@ async def work(storage: Storage, worker: str, limit: int) -> list[str]:
         assert all(job.worker_id == worker for job in jobs)
         done += ids(jobs)
         await asyncio.sleep(0)
-        outcomes = [Outcome(job.id, worker, job.attempt, JobState.SUCCEEDED) for job in jobs]
+        outcomes = [Outcome(job.id, job.claim_id, JobState.SUCCEEDED) for job in jobs]
         assert all(await storage.settle(outcomes))
         await asyncio.sleep(0)
     return done

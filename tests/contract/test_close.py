@@ -20,7 +20,7 @@ CALLS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "fetch_and_lock_job": lambda s: s.fetch_and_lock_job("worker"),
     "fetch_available_jobs_atomic": lambda s: s.fetch_available_jobs_atomic("worker"),
     "claim": lambda s: s.claim("worker", None, 1, 30.0),
-    "settle": lambda s: s.settle([Outcome("id", "worker", 1, JobState.SUCCEEDED)]),
+    "settle": lambda s: s.settle([Outcome("id", 1, JobState.SUCCEEDED)]),
     "renew": lambda s: s.renew([JOB]),
     "sweep": lambda s: s.sweep(),
     "get": lambda s: s.get("id"),

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
@@ -65,6 +66,7 @@ class Histories(RuleBasedStateMachine):
     def claim(self, worker: str, limit: int, names: list[str], lease: int) -> Any:
         claimed = self.run(self.storage.fetch_available_jobs_atomic(worker, limit, names, lease=lease, now=self.now))
         assert ids(claimed) == self.model.claim(worker, limit, names, lease)
+        assert self.model.note(claimed)
         return multiple(*claimed)
 
     @rule(claim=claims)
@@ -144,6 +146,7 @@ class Histories(RuleBasedStateMachine):
         assert ids(await self.storage.get_available_jobs(ALL)) == self.model.waiting()
 
 
+@pytest.mark.timeout(600)  # Hypothesis takes up to 300 s to shorten a history that does not agree
 def test_any_history_agrees_with_the_model(new_store: Any) -> None:
     run_state_machine_as_test(
         lambda: Histories(new_store()),

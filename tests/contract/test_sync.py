@@ -71,6 +71,15 @@ def test_a_wait_ends_when_another_thread_brings_work(sync: SyncStorage) -> None:
         assert waiting.result(10) is True
 
 
+@pytest.fixture
+def ctrl_c_interrupts() -> Iterator[None]:
+    """As at a terminal: a shell starts what runs in the background deaf to it."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_ctrl_c_reaches_the_caller_at_once_and_cancels_the_work() -> None:
     ended = Event()
 

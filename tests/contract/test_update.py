@@ -21,7 +21,7 @@ CHANGES: dict[str, Any] = {
     "job_type": "kind",
 }
 HISTORY = ["id", "created_ts", "state", "attempt", "run_ts", "worker_id", "lease_ts", "started_ts", "finished_ts"]
-HISTORY += ["result_json", "error", "expires_ts"]
+HISTORY += ["result_json", "error", "expires_ts", "claim_id"]
 
 
 @pytest.mark.parametrize("state", JobState)

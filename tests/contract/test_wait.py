@@ -100,12 +100,6 @@ async def update_into(storage: Storage) -> None:
     await storage.update(job.replace(queue="default"))
 
 
-async def resume(storage: Storage) -> None:
-    await storage.pause_queue("default")
-    await put(storage)
-    await storage.resume_queue("default")
-
-
 async def unlock(storage: Storage) -> None:
     [job] = await put(storage, queue="elsewhere")
     await storage.try_acquire_job_lock(job.id, "owner")
@@ -114,7 +108,7 @@ async def unlock(storage: Storage) -> None:
 
 
 BRINGERS: list[Bring] = [put, schedule_and_sweep, retry_and_sweep, fail_and_requeue, lose_lease]
-BRINGERS += [hand_back, update_into, resume, unlock]
+BRINGERS += [hand_back, update_into, unlock]
 
 
 @pytest.mark.parametrize("bring", BRINGERS)
@@ -125,6 +119,16 @@ async def test_work_wakes_however_it_comes(storage: Storage, bring: Bring) -> No
 
     assert await woken(task) is True
     assert await storage.wait(["default"], 0) is True
+
+
+async def test_a_resumed_queue_wakes_who_waits_for_it(storage: Storage) -> None:
+    await storage.pause_queue("default")
+    await put(storage)
+    task = await waiting(storage)
+
+    await storage.resume_queue("default")
+
+    assert await woken(task) is True
 
 
 @pytest.mark.parametrize("queues", [None, ["a"], ["b", "a"]])

@@ -58,6 +58,7 @@ def test_parts_that_ran_empty_are_dropped() -> None:
     assert len(index._parts) <= 3
 
 
+@pytest.mark.timeout(600)  # as in the contract
 def test_any_history_agrees_with_the_model_in_the_smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "PART", 1)
 

@@ -105,6 +105,7 @@ class MemoryBackend(Places):
                 taken = self._take_unlocked(open_queues, limit, worker, now)
             else:
                 taken = take(open_queues, limit)
+            next_claim = self._next_claim
             for job in taken:
                 mine = replace(
                     job,
@@ -113,6 +114,7 @@ class MemoryBackend(Places):
                     worker_id=worker,
                     lease_ts=until,
                     started_ts=now,
+                    claim_id=next_claim(),
                 )
                 self._running[job.id] = mine
                 self._queues[job.queue].counts[PROCESSING] += 1
@@ -130,7 +132,7 @@ class MemoryBackend(Places):
             running = self._running
             for outcome in outcomes:
                 job = running.get(outcome.job_id)
-                if job is None or job.attempt != outcome.attempt or job.worker_id != outcome.worker_id:
+                if job is None or job.claim_id != outcome.claim_id:
                     written.append(False)
                     continue
                 written.append(True)
@@ -148,7 +150,7 @@ class MemoryBackend(Places):
         with self._lock:
             for claim in jobs:
                 job = self._running.get(claim.id)
-                holds = job is not None and job.worker_id == claim.worker_id and job.attempt == claim.attempt
+                holds = job is not None and job.claim_id == claim.claim_id
                 if job is not None and holds:
                     self._running[job.id] = replace(job, lease_ts=until)
                 held.append(holds)

@@ -37,6 +37,7 @@ class Places(MemoryRecords):
         self._shelf: dict[JobState, deque[Job]] = {state: deque() for state in FINAL}  # finished jobs by age
         self._succeeded = self._shelf[SUCCEEDED]
         self._finished = 0
+        self._next_claim = count(1).__next__
         self._max_jobs = sys.maxsize if config.max_jobs is None else config.max_jobs
         self._parked = self._waiters.parked
 
