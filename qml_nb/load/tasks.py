@@ -37,7 +37,8 @@ def synthetic_tasks(registry: WorkerRegistry | None = None) -> WorkerRegistry:
 
 
 async def _noop(_seconds: float = 0.0, *, fail: bool = False) -> None:
-    _fail_if(fail)
+    if fail:
+        _fail_if(fail)
 
 
 async def _sleep(seconds: float, *, fail: bool = False) -> None:
