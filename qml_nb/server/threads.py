@@ -7,7 +7,7 @@ import ctypes
 from contextlib import suppress
 from contextvars import copy_context
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class _Worker:
         self._idle = idle
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
         self._retired: asyncio.Future[None] | None = None
+        self._working = False
+        self._lock = Lock()
         self._thread = Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
@@ -40,35 +42,54 @@ class _Worker:
 
     def retire(self, retired: asyncio.Future[None]) -> None:
         """Interrupt the call and take no other; `retired` is done when the thread lets go."""
-        self._retired = retired
-        self._calls.put(None)  # it may wait for its next call already
-        if self._thread.ident is not None:
-            interrupt(self._thread.ident)
+        with self._lock:
+            self._retired = retired
+            if self._working and self._thread.ident is not None:
+                interrupt(self._thread.ident)
+        self._calls.put(None)
 
     def _serve(self) -> None:
-        with suppress(Interrupted):
+        with suppress(Interrupted):  # one that was sent as the work ended strikes at the next call at the latest
             while self._retired is None and (call := self._calls.get()) is not None:
                 self._answer(*call)
+        if self._retired is not None:
+            _call_soon(self._retired.get_loop(), _set_done, self._retired)
 
     def _answer(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], work: Callable[[], Any]) -> None:
         try:
-            answer, error = work(), None
-        except BaseException as caught:
+            answer, error = self._do(work), None
+        except BaseException as caught:  # whatever a task raises, SystemExit too, ends the task only
             answer, error = None, caught
-        with suppress(RuntimeError):  # the loop closed meanwhile
-            loop.call_soon_threadsafe(self._deliver, future, answer, error)
+        _call_soon(loop, self._deliver, future, answer, error)
+
+    def _do(self, work: Callable[[], Any]) -> Any:
+        """Do the work. An interrupt comes only in here: before or after, it would end the thread unheard."""
+        try:
+            with self._lock:
+                self._working = self._retired is None
+            return work() if self._working else None
+        finally:
+            with self._lock:
+                self._working = False
 
     def _deliver(self, future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
-        if self._retired is None:
-            self._idle.append(self)
-        elif not self._retired.done():
-            self._retired.set_result(None)
-        if future.done():
+        if future.cancelled():  # its caller is about to retire this thread
             return
+        self._idle.append(self)
         if error is None:
             future.set_result(answer)
         else:
             future.set_exception(_Raised(error))
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *args: Any) -> None:
+    with suppress(RuntimeError):  # the loop closed meanwhile
+        loop.call_soon_threadsafe(what, *args)
+
+
+def _set_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class _Raised(Exception):

@@ -1,0 +1,133 @@
+"""A job says how often it is tried again, the policy of its task or of the server says when."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from qml_nb import Job, JobState, RetryPolicy
+from tests.server.waiting import in_state, run, until
+
+
+class Flaky(Exception):
+    pass
+
+
+class VeryFlaky(Flaky):
+    pass
+
+
+def failing(times: int, error: type[Exception] = Flaky):
+    """A task that fails that many times, then returns how often it ran."""
+    runs = 0
+
+    async def task() -> int:
+        nonlocal runs
+        runs += 1
+        if runs <= times:
+            raise error(f"run {runs}")
+        return runs
+
+    return task
+
+
+@pytest.mark.parametrize(
+    ("times", "max_retries", "state", "attempt"),
+    [
+        (1, 0, JobState.FAILED, 1),
+        (1, 1, JobState.SUCCEEDED, 2),
+        (5, 2, JobState.FAILED, 3),
+        (4, 4, JobState.SUCCEEDED, 5),
+    ],
+)
+async def test_a_job_is_tried_again_as_often_as_it_says(
+    storage, registry, serve, times, max_retries, state, attempt
+) -> None:
+    registry.register("flaky", failing(times))
+    server = await serve(retry=RetryPolicy.fixed(0), scheduler_poll_interval=0.01)
+    [job] = await run(storage, Job("flaky", max_retries=max_retries))
+    assert (job.state, job.attempt) == (state, attempt)
+    if state is JobState.FAILED:
+        assert job.error.startswith(f"tests.server.test_retries.Flaky: run {attempt}")
+    else:
+        assert (job.result, job.error) == (attempt, None)
+    await until(lambda: server.snapshot().finished == 1)
+    assert server.snapshot().retried == attempt - 1
+
+
+async def test_a_job_waits_for_as_long_as_the_policy_of_the_server_says(storage, registry, serve) -> None:
+    registry.register("flaky", failing(1))
+    await serve(retry=RetryPolicy.fixed(3600))
+    job = Job("flaky", max_retries=1)
+    await storage.enqueue(job)
+    job = await in_state(storage, job, JobState.AWAITING_RETRY)
+    assert 3590 < job.run_ts - job.started_ts < 3620
+    assert job.error.startswith("tests.server.test_retries.Flaky: run 1\n")
+    assert job.worker_id is None
+
+
+async def test_the_policy_of_a_task_goes_before_that_of_the_server(storage, registry, serve) -> None:
+    registry.register("flaky", failing(1), retry=RetryPolicy.fixed(7200))
+    await serve(retry=RetryPolicy.fixed(0))
+    job = Job("flaky", max_retries=1)
+    await storage.enqueue(job)
+    job = await in_state(storage, job, JobState.AWAITING_RETRY)
+    assert 7190 < job.run_ts - job.started_ts < 7220
+
+
+async def test_the_delay_grows_with_the_attempts(storage, registry, serve) -> None:
+    registry.register("flaky", failing(9))
+    await serve(retry=RetryPolicy.exponential(1000, 2, jitter=0, cap=100_000), scheduler_poll_interval=1000)
+    job = Job("flaky", max_retries=9)
+    await storage.enqueue(job)
+    delays = []
+    for _ in range(3):
+        waiting = await in_state(storage, job, JobState.AWAITING_RETRY)
+        delays.append(waiting.run_ts - waiting.started_ts)
+        await storage.sweep(now=waiting.run_at + timedelta(seconds=1))
+        await until(lambda: storage.totals.settled == len(delays) + 1)
+    assert [round(delay, -2) for delay in delays] == [1000, 2000, 4000]
+
+
+async def test_without_a_policy_of_its_own_the_server_backs_off(storage, registry, serve) -> None:
+    registry.register("flaky", failing(1))
+    await serve()
+    job = Job("flaky", max_retries=1)
+    await storage.enqueue(job)
+    job = await in_state(storage, job, JobState.AWAITING_RETRY)
+    assert 0.5 < job.run_ts - job.started_ts < 5
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        RetryPolicy.none(),
+        RetryPolicy.fixed(0, give_up_on=("Flaky",)),
+        RetryPolicy.fixed(0, give_up_on=(f"{__name__}.Flaky",)),
+    ],
+    ids=["none", "by name", "by full name"],
+)
+@pytest.mark.parametrize("of", ["task", "server"])
+async def test_an_error_that_is_given_up_on_is_not_tried_again(storage, registry, serve, policy, of) -> None:
+    registry.register("flaky", failing(1, VeryFlaky), retry=policy if of == "task" else None)
+    await serve(retry=RetryPolicy.fixed(0) if of == "task" else policy)
+    [job] = await run(storage, Job("flaky", max_retries=5))
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+
+
+async def test_other_errors_are_tried_again_all_the_same(storage, registry, serve) -> None:
+    registry.register("flaky", failing(1, VeryFlaky))
+    await serve(retry=RetryPolicy.fixed(0, give_up_on=("LookupError",)))
+    [job] = await run(storage, Job("flaky", max_retries=5))
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2)
+
+
+async def test_a_requeued_job_has_all_its_attempts_again(storage, registry, serve) -> None:
+    registry.register("flaky", failing(3))
+    await serve(retry=RetryPolicy.fixed(0))
+    [job] = await run(storage, Job("flaky", max_retries=1))
+    assert (job.state, job.attempt) == (JobState.FAILED, 2)
+    await storage.requeue(job.id)
+    job = await in_state(storage, job, JobState.SUCCEEDED)
+    assert (job.attempt, job.result) == (2, 4)
