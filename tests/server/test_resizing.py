@@ -120,5 +120,5 @@ async def test_drained_waits_for_scheduled_and_running_jobs(storage, registry, s
 async def test_drained_says_what_is_left_after_its_timeout(storage, registry, serve) -> None:
     await storage.schedule(Job("note"), delay=3600)
     server = await serve()
-    with pytest.raises(TimeoutError, match="1 jobs are unfinished after 0.05 s in default"):
+    with pytest.raises(TimeoutError, match=r"1 jobs are unfinished after 0\.05 s in default"):
         await server.drained(timeout=0.05)

@@ -1,0 +1,141 @@
+"""The control room in JupyterLab, in a real browser: what a person does and sees."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.browser.notebook import KERNEL, Notebook
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.browser.conftest import Open
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+ROOM = "from qml_widgets import ControlRoom\nroom = ControlRoom()\nroom"
+THREADS = "import os, threading\nos.getpid(), sorted(t.name for t in threading.enumerate())"
+
+
+def with_room(open_in_lab: Open, *cells: str) -> Notebook:
+    notebook = open_in_lab("", ROOM, *cells)
+    notebook.run(0)
+    notebook.room(".js-plotly-plot .main-svg").first.wait_for()
+    return notebook
+
+
+def test_the_notebook_runs_and_then_the_mouse_starts_and_stops_the_room(open_in_lab: Open) -> None:
+    notebook = open_in_lab("00_control_room.ipynb")
+    notebook.run_all()
+    notebook.page.get_by_text("The longest phase is").wait_for()
+    notebook.wait_for_curve("done", "=== 0")
+    assert notebook.room(".qml-state").inner_text() == "stopped"
+    notebook.press("Start")
+    notebook.wait_for_curve("done", "> 100")
+    assert notebook.room(".qml-state").inner_text() == "running"
+    assert "jobs/s in" in notebook.room(".qml-summary").inner_text()
+    notebook.press("Stop")
+    notebook.wait_for_curve("done", "=== 0")
+    notebook.wait_for_curve("busy", "=== 0")
+    assert not notebook.page.locator(".jp-OutputArea-output[data-mime-type*='error']").count()
+
+
+def test_stop_works_and_the_pictures_go_on_while_a_cell_runs(open_in_lab: Open) -> None:
+    notebook = with_room(open_in_lab, "import time; time.sleep(60)")
+    notebook.press("Start")
+    notebook.wait_for_curve("done", "> 100")
+    notebook.run(1)
+    notebook.page.get_by_text("[*]:").wait_for()
+    before = notebook.page.evaluate("document.querySelector('.js-plotly-plot').data[0].x.at(-1)")
+    notebook.wait("(before) => document.querySelector('.js-plotly-plot').data[0].x.at(-1) > before + 1", before)
+    notebook.press("Stop")
+    notebook.wait_for_curve("done", "=== 0")
+    assert notebook.prompt(1) == "[*]:"
+    notebook.page.evaluate(f"{KERNEL}.interrupt()")
+    notebook.page.get_by_text("KeyboardInterrupt").first.wait_for()
+
+
+def test_everything_can_be_done_from_the_keyboard(open_in_lab: Open) -> None:
+    notebook = with_room(open_in_lab, "1")
+    keyboard = notebook.page.keyboard
+    active = notebook.page.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex")
+    notebook.page.get_by_label("Rate", exact=True).focus()
+    keyboard.press("ArrowRight")  # an arrow moves the slider, not the notebook's selection
+    notebook.wait("document.querySelectorAll('.qml-room input[type=number]')[1].value > 300")
+    keyboard.press("Tab")
+    keyboard.type("50")
+    keyboard.press("Enter")
+    notebook.page.get_by_role("radio", name="queue wait").focus()
+    keyboard.press("ArrowDown")
+    notebook.page.locator(".qml-room .annotation-text", has_text="Latency, slot wait").wait_for()
+    notebook.page.get_by_role("button", name="Start", exact=True).focus()
+    keyboard.press("Enter")
+    notebook.wait_for_curve("in", "> 40")
+    assert notebook.page.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex") == active
+    assert 40 < notebook.curve("in") < 60
+
+
+def test_no_control_is_without_a_name_and_hostile_text_is_text(open_in_lab: Open) -> None:
+    notebook = with_room(open_in_lab, "room._obey({'do': '<img src=x class=hostile onerror=alert(1)>'})")
+    names = notebook.page.evaluate(
+        "[...document.querySelectorAll('.qml-room :is(input, select, button)')]"
+        ".map((node) => node.ariaLabel || node.labels?.[0]?.textContent || node.textContent)"
+    )
+    assert len(names) >= 17
+    assert all(names)
+    notebook.run(1)
+    notebook.room(".qml-troubles").get_by_text("<img src=x class=hostile").wait_for()
+    assert notebook.page.locator(".hostile").count() == 0
+
+
+def test_a_room_out_of_sight_is_not_drawn_until_it_is_seen_again(open_in_lab: Open) -> None:
+    notebook = with_room(open_in_lab, *["print('\\n' * 60)"] * 2, "room.start()")
+    notebook.run_all()
+    notebook.wait_for_curve("done", "> 100")
+    notebook.page.locator(".jp-CodeCell").nth(3).scroll_into_view_if_needed()
+    sleep(1.5)
+    pictures = "document.querySelector('.js-plotly-plot')?.data[0].x.at(-1)"
+    before = notebook.page.evaluate(pictures)
+    sleep(1.5)
+    assert notebook.page.evaluate(pictures) == before
+    notebook.page.evaluate("document.querySelector('.qml-room').scrollIntoView()")
+    notebook.wait(f"(before) => {pictures} > before + 1", before)
+
+
+def test_after_a_restart_the_kernel_is_a_new_one_and_the_last_picture_stays(open_in_lab: Open) -> None:
+    notebook = with_room(open_in_lab, THREADS)
+    notebook.press("Start")
+    notebook.wait_for_curve("done", "> 100")
+    notebook.run(1)
+    before = notebook.output(1)
+    assert "control-room" in before
+    process = int(before.strip("(").partition(",")[0])
+    notebook.page.evaluate(f"{KERNEL}.restart()")
+    notebook.page.get_by_text("The kernel is gone").wait_for()
+    assert notebook.room("button:enabled").count() == 0
+    assert notebook.curve("done") > 100
+    end = monotonic() + 30
+    while os.path.exists(f"/proc/{process}") and monotonic() < end:
+        sleep(0.1)
+    assert not os.path.exists(f"/proc/{process}")
+    notebook.wait_for_status("idle")
+    notebook.run(1)
+    notebook.wait(f"!document.querySelectorAll('.jp-CodeCell')[1].textContent.includes('({process},')")
+    assert "control-room" not in notebook.output(1)
+
+
+def test_a_notebook_that_papermill_ran_shows_the_last_picture_without_a_kernel(open_in_lab: Open, folder: Path) -> None:
+    run = [sys.executable, "-m", "papermill", "00_control_room.ipynb", "ran.ipynb", "-k", "python3"]
+    subprocess.run(run, cwd=folder, check=True, capture_output=True)
+    notebook = open_in_lab("ran.ipynb")
+    notebook.page.evaluate("for (const cell of jupyterapp.shell.currentWidget.content.model.cells) cell.trusted = true")
+    notebook.room(".js-plotly-plot .main-svg").first.wait_for()
+    notebook.page.get_by_text("The kernel is gone").wait_for()
+    assert notebook.curve("done") == 0
+    assert notebook.page.evaluate("Math.max(...document.querySelector('.js-plotly-plot').data[1].y)") > 100
