@@ -22,7 +22,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 
 test: $(READY)  ## run every test: on real servers, in a browser, all notebooks, all doctests
 	$(BIN)/pytest tests
-	$(BIN)/pytest --doctest-modules qml_nb
+	$(BIN)/pytest --doctest-modules qml_nb widgets
 	$(if $(NOTEBOOKS),$(BIN)/pytest --nbval-lax --nbval-current-env $(NOTEBOOKS))
 
 check: $(READY)  ## formatting, lint, types, layers, stripped notebooks

@@ -73,7 +73,7 @@ def test_everything_can_be_done_from_the_keyboard(open_in_lab: Open) -> None:
     keyboard.press("Enter")
     notebook.page.get_by_role("radio", name="queue wait").focus()
     keyboard.press("ArrowDown")
-    notebook.page.locator(".qml-room .annotation-text", has_text="Latency, slot wait").wait_for()
+    notebook.page.locator(".qml-room .annotation-text", has_text="Slot wait").wait_for()
     notebook.page.get_by_role("button", name="Start", exact=True).focus()
     keyboard.press("Enter")
     notebook.wait_for_curve("in", "> 40")

@@ -52,7 +52,7 @@ def test_axes_end_above_the_data_and_latency_has_ticks_in_words(page: Page) -> N
 def test_the_title_names_the_phase(page: Page) -> None:
     chart = Chart(60.0)
     chart.show(filled(2).thinned(), "queue_wait", 0.0, 1.0)
-    assert "Latency, queue wait" in chart.layout.annotations[1].text
+    assert "Queue wait" in chart.layout.annotations[1].text
 
 
 def test_a_picture_without_samples_is_empty(page: Page) -> None:

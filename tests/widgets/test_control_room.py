@@ -154,7 +154,7 @@ def test_close_stops_everything_and_closes_every_widget(room: ControlRoom) -> No
     assert room.pool.join(5)
     assert room.load.join(5)
     assert [widget.comm for widget in widgets] == [None] * len(widgets)
-    assert "control-room" not in " ".join(thread.name for thread in threading.enumerate())
+    until(lambda: "control-room" not in " ".join(thread.name for thread in threading.enumerate()), "threads to end")
     with pytest.raises(InvalidValue, match="make a new ControlRoom"):
         room.start()
 

@@ -49,11 +49,11 @@ def test_thinning_keeps_the_newest_sample_and_the_deepest_queue() -> None:
     assert len(thin) < 60
 
 
-def test_busy_slots_are_the_mean_of_a_step() -> None:
+def test_busy_slots_are_the_mean_of_half_a_second() -> None:
     history = History(60.0)
-    for turn in range(4):
+    for turn in range(8):
         history.add(sample(turn / 10, busy=turn))
-    assert history.thinned()[:, COLUMNS["busy"]].tolist() == [1.5]
+    assert history.rows()[:, COLUMNS["busy"]].tolist() == [0, 0.5, 1, 1.5, 2, 3, 4, 5]
 
 
 def test_points_of_the_past_stay_where_they_are_when_a_sample_is_added() -> None:

@@ -25,7 +25,8 @@ def say(room: ControlRoom, command: Any) -> None:
     room._panel._handle_msg({"content": {"data": {"method": "custom", "content": command}}, "buffers": []})
 
 
-def hide(room: ControlRoom, visible: bool | None = False, view: str = "a") -> None:
+def show(room: ControlRoom, view: str = "a", *, visible: bool | None = True) -> None:
+    """Say that a view of the room is in a page, visible or not; None: it is gone again."""
     say(room, {"do": "seen", "value": {"view": view, "visible": visible}})
 
 
@@ -38,6 +39,7 @@ def troubles(room: ControlRoom) -> str:
 
 
 def test_the_pictures_are_at_most_ten_in_any_second(room: ControlRoom, page: Page) -> None:
+    show(room)
     room.start()
     for turn in range(150):  # knobs are turned far oftener than ten times a second
         room.rate = 100 + turn
@@ -52,12 +54,14 @@ def test_the_pictures_are_at_most_ten_in_any_second(room: ControlRoom, page: Pag
 
 
 def test_every_sample_that_shows_something_new_is_drawn(room: ControlRoom, page: Page) -> None:
+    show(room)
     room.start()
     until(lambda: drawn(page) >= 20, "20 pictures")
     assert drawn(page) >= 0.8 * len(room.monitor.samples)
 
 
 def test_a_picture_tells_how_new_it_is(room: ControlRoom, page: Page) -> None:
+    show(room)
     room.start()
     until(lambda: drawn(page) >= 5, "5 pictures")
     _, state = page.updates(PICTURE)[-1]
@@ -66,6 +70,7 @@ def test_a_picture_tells_how_new_it_is(room: ControlRoom, page: Page) -> None:
 
 
 def test_nothing_is_sent_after_close(room: ControlRoom, page: Page) -> None:
+    show(room)
     room.start()
     until(lambda: drawn(page) >= 5, "5 pictures")
     room.close()
@@ -75,24 +80,28 @@ def test_nothing_is_sent_after_close(room: ControlRoom, page: Page) -> None:
 
 
 def test_nothing_is_drawn_while_no_view_is_visible(room: ControlRoom, page: Page) -> None:
-    hide(room, view="a")
-    hide(room, view="b")
+    show(room, "a", visible=False)
+    show(room, "b", visible=False)
     room.start()
     until(lambda: len(room.monitor.samples) > 10, "samples")
     assert drawn(page) == 0
-    hide(room, True, view="b")
+    show(room, "b")
     until(lambda: drawn(page) >= 3, "pictures")
 
 
-def test_a_view_that_is_gone_does_not_count(room: ControlRoom, page: Page) -> None:
-    hide(room)
-    hide(room, None)
+def test_views_that_are_gone_do_not_count(room: ControlRoom, page: Page) -> None:
+    show(room, "a", visible=False)
+    show(room, "b")
+    show(room, "b", visible=None)
     room.start()
-    until(lambda: drawn(page) >= 3, "pictures")
+    until(lambda: len(room.monitor.samples) > 10, "samples")
+    assert drawn(page) == 0
+    show(room, "a", visible=None)
+    until(lambda: len(page.updates("_widget_data")) >= 3, "kept pictures")
 
 
 def test_the_last_picture_of_a_run_is_drawn_and_kept_although_nobody_watches(room: ControlRoom, page: Page) -> None:
-    hide(room)
+    show(room, visible=False)
     room.start()
     until(lambda: room.monitor.samples and room.monitor.samples[-1].rate_done > 50, "jobs")
     room.stop()
@@ -108,9 +117,11 @@ def test_the_last_picture_of_a_run_is_drawn_and_kept_although_nobody_watches(roo
 def test_without_any_page_each_picture_is_kept_in_the_widgets_state(room: ControlRoom, page: Page) -> None:
     room.start()
     until(lambda: len(page.updates("_widget_data")) >= 5, "kept pictures")
+    assert drawn(page) == 0
 
 
 def test_the_picture_stands_still_while_nothing_goes_on(room: ControlRoom, page: Page) -> None:
+    show(room)
     room.start(load=False)
     until(lambda: room._screen.rests, "rest")
     sleep(0.3)
@@ -247,14 +258,15 @@ def test_a_full_storage_is_shown(new_room: Rooms) -> None:
 
 
 def test_a_picture_that_fails_is_not_the_last(room: ControlRoom, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    show, fail = room._chart.show, iter([True, True])
+    paint, fail = room._screen._paint, iter([True, True])
 
     def sometimes(*args: Any) -> None:
         if next(fail, False):
             raise RuntimeError("a picture that can't be drawn")
-        show(*args)
+        paint(*args)
 
-    monkeypatch.setattr(type(room._chart), "show", lambda _self, *args: sometimes(*args))
+    monkeypatch.setattr(room._screen, "_paint", sometimes)
+    show(room)
     room.start()
     until(lambda: drawn(page) >= 3, "pictures")
 
@@ -268,7 +280,7 @@ def turn_every_knob(room: ControlRoom, number: int, errors: list[BaseException])
             say(room, {"do": ("start", "stop", "pool", "load")[(step + number) % 4], "value": None})
             say(room, {"do": "burst", "value": 3})
             room.failing = step / 100
-            hide(room, step % 2 == 0, view=str(number))
+            show(room, str(number), visible=step % 2 == 0)
     except BaseException as error:
         errors.append(error)
 
@@ -281,7 +293,7 @@ def test_many_threads_may_turn_the_knobs(room: ControlRoom, page: Page) -> None:
     for thread in threads:
         thread.join()
     assert not errors
-    hide(room, True)
+    show(room)
     room.rate = 123
     room.start()
     until(lambda: (room._panel.facts["rate"], room._panel.facts["pool"]) == (123, "running"), "the panel")

@@ -13,7 +13,7 @@ from plotly.basewidget import BaseFigureWidget
 from plotly.graph_objects import FigureWidget
 
 from qml_widgets.history import COLUMNS, percentile_columns
-from qml_widgets.words import PHASE_NAMES, tick
+from qml_widgets.words import LATENCY_NAMES, tick
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,7 @@ _FILLED: Final = {"depth": "rgba(230,159,0,0.18)", "busy": "rgba(0,158,115,0.18)
 _PLAIN: Final = {"in": "rate_in", "done": "rate_done", "failed": "rate_failed"} | {
     name: name for name in ("depth", "busy", "slots")
 }
-_STROKES: Final = {"solid": "──", "dash": "– –", "dot": "····"}
+_STROKES: Final = {"solid": "──", "dash": "- -", "dot": "···"}
 
 
 def _front_end() -> str:
@@ -110,7 +110,7 @@ class Chart(FigureWidget):
             "yaxis2.ticktext": [tick(value) for value in ticks],
             "yaxis3.range": [0, _round_up(_highest(columns, "depth"), 10)],
             "yaxis4.range": [0, _round_up(_highest(columns, "busy", "slots"), 4)],
-            "annotations[1].text": _title("Latency, " + PHASE_NAMES[phase], 2),
+            "annotations[1].text": _title(LATENCY_NAMES[phase], 2),
         }
         changes = {path: value for path, value in wanted.items() if self._shown.get(path) != value}
         self._shown |= changes
@@ -160,6 +160,9 @@ def _layout() -> dict[str, Any]:
         "range": [0.0, _SHORTEST_AXIS],
         "showgrid": False,
         "hoverformat": ".1f",
+        "spikethickness": 1,
+        "spikedash": "solid",
+        "spikecolor": "rgba(128,128,128,0.6)",
     }
     up = base | {"nticks": 5, "rangemode": "tozero", "separatethousands": True}
     logarithmic = base | {
@@ -167,7 +170,7 @@ def _layout() -> dict[str, Any]:
         "range": [-3, -1],
         "hoverformat": ".3s",
     }
-    titles = ("Jobs/s", "Latency, total", "Jobs waiting", "Slots")
+    titles = ("Jobs/s", LATENCY_NAMES["total"], "Jobs waiting", "Slots")
     return {
         "template": {},
         "height": 360,
@@ -196,7 +199,7 @@ def _layout() -> dict[str, Any]:
                 "xanchor": "left",
                 "yanchor": "bottom",
                 "showarrow": False,
-                "font": {"size": 12},
+                "font": {"size": 11.5},
             }
             for place, title in enumerate(titles, 1)
         ],

@@ -75,7 +75,7 @@ class ControlRoom(Box):
         self._phase, self._notice = "total", ""
         self._chart = Chart(window)
         self._panel = Panel(self._obey, self._settings())
-        self._readout = Readout(self._obey, numbers(NOTHING, self._phase, ""))
+        self._readout = Readout(self._obey, numbers(NOTHING, 0.0, self._phase, ""))
         self._screen = Screen(self._chart, self._readout, window)
         self._refresher = Refresher(self._draw)
         self._chart.add_class("qml-chart")

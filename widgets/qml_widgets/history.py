@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,9 @@ POINTS: Final = 150
 """The most points of a curve: about two pixels each in a plot of a quarter of a screen."""
 SAMPLE_INTERVAL: Final = 0.1
 PLAIN: Final = ("ts", "rate_in", "rate_done", "rate_failed", "depth", "busy", "slots")
+_BUSY_SPAN: Final = 5
+"""Samples whose mean the column `busy` has, half a second as for rates: slots that took up jobs together also end them
+together, and a single look would find all of them idle now and then."""
 COLUMNS: Final = {name: place for place, name in enumerate(PLAIN)}
 """Where each plain column stands; three for each phase follow, p50, p95 and p99."""
 
@@ -31,6 +35,7 @@ class History:
         size = max(round(window / SAMPLE_INTERVAL), 2)
         self._rows = np.full((size, len(PLAIN) + 3 * len(PHASES)), np.nan)
         self._count = 0
+        self._busy: deque[int] = deque(maxlen=_BUSY_SPAN)
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -38,7 +43,9 @@ class History:
 
     def add(self, sample: Sample) -> None:
         """Append a sample; the oldest one goes when the ring is full."""
+        self._busy.append(sample.busy)
         row = [getattr(sample, name) for name in PLAIN]
+        row[COLUMNS["busy"]] = sum(self._busy) / len(self._busy)
         for phase in PHASES:
             row += sample.latency[phase]
         with self._lock:
@@ -57,19 +64,17 @@ class History:
         """Return about `POINTS` rows at the most, one a time step, the last one up to now.
 
         Rates span half a second and latencies a whole one (see `Sample`), so the last of a step of up to half a second
-        loses none of them. What is true for an instant only is taken over the step: the deepest queue, so that no burst
-        gets lost, and the mean of busy slots. Steps lie at fixed instants: points scroll and don't dance.
+        loses none of them; of the queue's depth, which is true for an instant only, it is the deepest of the step. Steps
+        lie at fixed instants: points scroll and don't dance.
         """
         rows = self.rows()
         if not len(rows):
             return rows
         steps = np.floor(rows[:, 0] / self._step)
         first = np.flatnonzero(np.diff(steps, prepend=np.nan) != 0)
-        ends = np.append(first[1:], len(rows))
-        thin: NDArray[np.float64] = rows[ends - 1]
-        depth, busy = COLUMNS["depth"], COLUMNS["busy"]
+        thin: NDArray[np.float64] = rows[np.append(first[1:], len(rows)) - 1]
+        depth = COLUMNS["depth"]
         thin[:, depth] = np.maximum.reduceat(rows[:, depth], first)
-        thin[:, busy] = np.add.reduceat(rows[:, busy], first) / (ends - first)
         return thin
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qml_nb import JobState
 from qml_nb.measure import Sample
 from qml_nb.server.telemetry import PHASES
-from qml_widgets.history import History, percentile_columns
+from qml_widgets.history import COLUMNS, History, percentile_columns
 from qml_widgets.words import latency_table, rates_table, summary
 
 if TYPE_CHECKING:
@@ -118,16 +118,17 @@ class Screen:
         moved, self._moved = self._moved, _moves(sample)
         if self._pictures % _SPEAK_EVERY == 0 or not (moved and self._moved):  # at once when it begins or ends
             self._sentence = _sentence(sample, rows)
-        self._readout.facts = numbers(sample, phase, self._sentence)
+        busy = float(rows[-1, COLUMNS["busy"]]) if len(rows) else 0.0
+        self._readout.facts = numbers(sample, busy, phase, self._sentence)
         self._pictures += 1
         self._phase = phase
 
 
-def numbers(sample: Sample, phase: str, sentence: str) -> dict[str, Any]:
+def numbers(sample: Sample, busy: float, phase: str, sentence: str) -> dict[str, Any]:
     """Return what `Readout` shows of a sample."""
     return {
         "counts": [[_STATE_NAMES.get(state, state), f"{many:,}"] for state, many in sample.counts.items()],
-        "rates": rates_table(sample),
+        "rates": rates_table(sample, busy),
         "latency": latency_table(sample),
         "phase": phase,
         "summary": sentence,

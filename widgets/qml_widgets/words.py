@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from qml_nb.measure import Sample
 
 PHASE_NAMES: Final = {phase: phase.replace("_", " ") for phase in PHASES}
+LATENCY_NAMES: Final = {
+    "queue_wait": "Queue wait",
+    "slot_wait": "Slot wait",
+    "run": "Run time",
+    "settle": "Settle time",
+    "total": "Total latency",
+}
 _RISING, _FALLING = 1.25, 0.8
 
 
@@ -98,12 +105,12 @@ def latency_table(sample: Sample) -> list[list[str]]:
     return [[phase, PHASE_NAMES[phase], *map(milliseconds, sample.latency[phase])] for phase in PHASES]
 
 
-def rates_table(sample: Sample) -> list[list[str]]:
-    """Return name and value of what the other plots show."""
+def rates_table(sample: Sample, busy: float) -> list[list[str]]:
+    """Return name and value of what the other plots show; `busy` slots are those of `History`."""
     return [
         ["in", f"{number(sample.rate_in)} /s"],
         ["done", f"{number(sample.rate_done)} /s"],
         ["failed", f"{number(sample.rate_failed)} /s"],
         ["waiting", number(sample.depth)],
-        ["busy slots", f"{sample.busy:,} of {sample.slots:,}"],
+        ["busy slots", f"{number(busy)} of {sample.slots:,}"],
     ]
