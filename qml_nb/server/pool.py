@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 from concurrent.futures import Future
+from contextlib import suppress
 from logging import getLogger
 from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -80,10 +81,10 @@ class WorkerPool:
     def start(self) -> Self:
         """Start the servers. Returns at once; does nothing while it runs."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
-                if self.state == "stopping":
-                    raise InvalidValue("pool", "to have stopped before it starts again", self.state, "join() it first")
+            if self.is_running:
                 return self
+            if self.state == "stopping":
+                raise InvalidValue("pool", "to have stopped before it starts again", self.state, "join() it first")
             self.state, self.error = "starting", None
             ready: Future[None] = Future()
             self._thread = Thread(
@@ -146,16 +147,19 @@ class WorkerPool:
 
     def _serve(self, ready: Future[None]) -> None:
         loop = asyncio.new_event_loop()
+        state: PoolState = "failed"
         try:
-            loop.run_until_complete(self._main(ready))
-            self.state = "stopped"
+            _run_to_end(loop, loop.create_task(self._main(ready)))
+            state = "stopped"
         except BaseException as error:
-            self.error, self.state = error, "failed"
+            self.error = error
             log.exception("%r ended by an error", self)
             if not ready.done():
                 ready.set_exception(error)
         finally:
-            _close(loop)
+            with suppress(Exception):
+                _close(loop)
+            self.state = state  # the very last: from here on it may start again
 
     async def _main(self, ready: Future[None]) -> None:
         self._loop, self._changed, self._stopping = asyncio.get_running_loop(), asyncio.Event(), False
@@ -191,6 +195,17 @@ class WorkerPool:
     def _tell(self, snapshot: Snapshot) -> None:
         for listener in list(self.listeners):
             listener(snapshot)
+
+
+def _run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
+    """Run the loop until `main` is done. A job may stop the loop, or raise SystemExit in a task of its own: it goes on."""
+    while not main.done():
+        try:
+            loop.run_until_complete(main)
+        except BaseException:
+            if main.done() or loop.is_closed():
+                raise
+            log.warning("a job stopped the event loop of its pool, which goes on", exc_info=True)
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
