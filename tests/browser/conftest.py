@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(NOTEBOOKS, tmp_path_factory.mktemp("lab") / "notebooks"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not session: an open Playwright keeps an event loop running in this very thread
 def lab(folder: Path) -> Iterator[tuple[str, BrowserContext]]:
     """The URL of a JupyterLab, and the browser for it."""
     with ExitStack() as stack:
