@@ -92,6 +92,11 @@ class Chart(FigureWidget):
                 self.layout[path] = value
             self.layout.meta = {"changed_ts": changed_ts}
 
+    def tell(self) -> None:
+        """Send the whole picture as it stands, to a page that may have missed some of the changes."""
+        curves = {axis: [getattr(trace, axis) for trace in self.data] for axis in ("x", "y")}
+        super()._send_update_msg(curves, self._shown | {"meta": self.layout.meta})
+
     def _send_update_msg(self, *args: Any, **kwargs: Any) -> None:
         if self._told:
             super()._send_update_msg(*args, **kwargs)

@@ -215,7 +215,7 @@ class ControlRoom(Box):
         what, value = command.get("do"), command.get("value")
         try:
             if what == "seen":
-                self._screen.audience.note(*_view(value))
+                self._screen.note(*_view(value))
             else:
                 self._notice = ""
                 self._turn(what, value)

@@ -36,6 +36,7 @@ TIMER: Final = 0.02
 _SPREAD: Final = 50
 """Latencies that stand for the jobs of one picture."""
 _MISSING: Final = 3
+_REMEDY: Final = "packages come with pip install 'qml-nb[lab,test]', the browser with apt-get install chromium"
 _START_ROOM: Final = """\
 from qml_widgets import ControlRoom
 from qml_widgets.measure_frames import Lateness
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; see the module."""
     options = _options(arguments)
     if lacking := missing():
-        print(f"not installed: {', '.join(lacking)}; try: pip install 'qml-nb[lab,test]'", file=sys.stderr)  # noqa: T201
+        print(f"not installed: {', '.join(lacking)}; {_REMEDY}", file=sys.stderr)  # noqa: T201
         return _MISSING
     found = measure(seconds=options.seconds, rate=options.rate, workers=options.workers, mix=options.mix)
     if options.json:

@@ -84,9 +84,15 @@ class Screen:
         self._origin = 0.0
         self._phase = "total"
         self._quiet = _QUIET
-        self._stale, self._kept, self._moved = False, True, False
+        self._stale, self._fresh, self._kept, self._moved = False, False, True, False
         self._pictures = 0
         self._sentence = ""
+
+    def note(self, view: str, visible: bool | None) -> None:
+        """Note what a view tells, as `Audience.note`; one that comes into sight gets the picture of now."""
+        self.audience.note(view, visible)
+        if visible:
+            self._fresh = True
 
     def take(self, sample: Sample) -> None:
         """Take a sample, in the monitor's thread."""
@@ -105,16 +111,18 @@ class Screen:
 
     def draw(self, phase: str) -> None:
         """Draw what is new, in the refresher's thread."""
-        if (self._stale or phase != self._phase) and (self.audience.watches or self.rests):
-            self._stale, self._kept = False, False
-            self._paint(self._sample, phase)
+        if (self._stale or self._fresh or phase != self._phase) and (self.audience.watches or self.rests):
+            fresh, self._stale, self._fresh, self._kept = self._fresh, False, False, False
+            self._paint(self._sample, phase, whole=fresh)
         if not self._kept and (self.rests or not self.audience.is_known):
             self._kept = True
             self._chart.keep()
 
-    def _paint(self, sample: Sample, phase: str) -> None:
-        rows = self._history.thinned()
-        self._chart.show(rows, phase, self._origin, sample.changed_ts, page=self.audience.is_known)
+    def _paint(self, sample: Sample, phase: str, *, whole: bool) -> None:
+        rows, page = self._history.thinned(), self.audience.is_known
+        self._chart.show(rows, phase, self._origin, sample.changed_ts, page=page and not whole)
+        if page and whole:
+            self._chart.tell()
         moved, self._moved = self._moved, _moves(sample)
         if self._pictures % _SPEAK_EVERY == 0 or not (moved and self._moved):  # at once when it begins or ends
             self._sentence = _sentence(sample, rows)
