@@ -58,7 +58,6 @@ class LoadGenerator:
         max_retries: int = 0,
     ) -> None:
         self.storage = storage
-        self.mix = Mix() if mix is None else mix
         self.queue = check_name("queue", queue)
         self.max_retries = check_int("max_retries", max_retries, 0)
         self.sent = 0
@@ -69,14 +68,27 @@ class LoadGenerator:
         """Jobs that a full storage refused; their instants have passed, they are not sent again."""
         self.error: BaseException | None = None
         """What ended the load, if it did not stop by itself."""
-        self._random = Random(seed)
+        # Two streams: how many gaps were drawn before a job must not change the job, nor the other way round.
+        self._gaps, self._jobs = Random(seed), Random(f"jobs of {seed}")
         self._lock = Lock()
         self._thread: Thread | None = None
         self._stopping = False
         self._burst = 0
-        self._next = 0.0
+        self._next = self._pace = 0.0
+        self.mix = Mix() if mix is None else mix
         self.arrivals = arrivals
         self.rate = rate
+
+    @property
+    def mix(self) -> Mix:
+        """Which jobs."""
+        return self._mix
+
+    @mix.setter
+    def mix(self, mix: Mix) -> None:
+        if not isinstance(mix, Mix):
+            raise InvalidValue("mix", "to be a Mix", mix, "write Mix(noop=1)")
+        self._mix = mix
 
     @property
     def rate(self) -> float:
@@ -88,7 +100,6 @@ class LoadGenerator:
         if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate < float("inf"):
             raise InvalidValue("rate", "to be a number of jobs a second, at least 0", rate)
         self._rate = float(rate)
-        self._next = 0.0  # the next gap counts from now
 
     @property
     def arrivals(self) -> str:
@@ -109,7 +120,7 @@ class LoadGenerator:
         with self._lock:
             if not self.is_running:
                 self.join()
-                self._stopping, self.error, self._next = False, None, 0.0
+                self._stopping, self.error, self._pace = False, None, 0.0
                 self._thread = Thread(target=self._serve, name="qml-nb load", daemon=True)
                 self._thread.start()
         return self
@@ -127,11 +138,12 @@ class LoadGenerator:
 
     def burst(self, jobs: int) -> None:
         """Send that many jobs at once, on top of the rate; all are intended for this instant."""
-        self._burst += check_int("jobs", jobs, 1, 10_000_000)
+        jobs = check_int("jobs", jobs, 1, 10_000_000)
+        self._burst += jobs  # no call between load and store: the sender takes them meanwhile, in its own thread
 
     async def run(self, seconds: float | None = None) -> None:
         """Send for that long, or until `stop`. Jobs whose instant lies within it are all sent before it returns."""
-        self._stopping = False
+        self._stopping, self._pace = False, 0.0
         await self._run(seconds)
 
     async def _run(self, seconds: float | None) -> None:
@@ -165,28 +177,37 @@ class LoadGenerator:
         """Return the intended instants that have come since the last call."""
         burst, self._burst = self._burst, 0
         due = [now] * burst
-        rate = self._rate
-        if not rate:
-            return due
-        if not self._next:
-            self._next = now + gap(self._arrivals, rate, self._random)
-        while (instant := self._next) and instant <= now:
+        while self._pace and (instant := self._next) <= now:
             due.append(instant)
-            self._next = instant + gap(self._arrivals, rate, self._random)
+            self._next = instant + gap(self._arrivals, self._pace, self._gaps)
+        if self._pace != self._rate:
+            self._change_pace(now, self._rate)
         return due
 
+    def _change_pace(self, now: float, rate: float) -> None:
+        """Let what is left of the gap pass at the new rate: not all at once, and not all over again."""
+        left = (self._next - now) * self._pace if self._pace else gap(self._arrivals, 1.0, self._gaps)
+        self._pace = rate
+        if rate:
+            self._next = now + left / rate
+
     async def _send(self, instants: list[float]) -> None:
-        jobs = [self._job(instant) for instant in instants]
-        for start in range(0, len(jobs), _BATCH):
-            batch = jobs[start : start + _BATCH]
-            try:
-                await self.storage.enqueue_many(batch)
-            except CapacityExceeded:
-                self.refused += len(batch)
-                continue
-            self.sent += len(batch)
-            self.late += sum(time() - job.created_ts > _LATE for job in batch)
+        for start in range(0, len(instants), _BATCH):
+            if self._stopping:
+                return
+            batch = [self._job(instant) for instant in instants[start : start + _BATCH]]
+            await self._enqueue(batch)
+            await asyncio.sleep(0)  # memory never suspends, and `run` may share its loop
+
+    async def _enqueue(self, batch: list[Job]) -> None:
+        try:
+            await self.storage.enqueue_many(batch)
+        except CapacityExceeded:
+            self.refused += len(batch)
+            return
+        self.sent += len(batch)
+        self.late += sum(time() - job.created_ts > _LATE for job in batch)
 
     def _job(self, instant: float) -> Job:
         created_at = datetime.fromtimestamp(instant, UTC)
-        return self.mix.job(self._random, self.queue, created_at=created_at, max_retries=self.max_retries)
+        return self.mix.job(self._jobs, self.queue, created_at=created_at, max_retries=self.max_retries)

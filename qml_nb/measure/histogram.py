@@ -28,7 +28,7 @@ class Histogram:
     """
 
     def __init__(self, buckets: Mapping[int, int] | None = None) -> None:
-        self.buckets: Counter[int] = Counter(buckets or {})
+        self.buckets: Counter[int] = +Counter(buckets or {})  # without steps that hold nothing
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Self:

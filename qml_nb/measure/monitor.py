@@ -80,7 +80,8 @@ class Monitor:
         self.samples: deque[Sample] = deque(maxlen=max(int(check_seconds("window", window) / INTERVAL), 1))
         self.listeners: list[Callable[[Sample], None]] = []
         self._inbox: deque[Snapshot] = deque()  # filled by the servers' threads, emptied by ours
-        self._latest: dict[str, Snapshot] = {}
+        self._latest: dict[str, Snapshot] = {}  # of each server that runs
+        self._done = self._failed = 0
         self._totals: deque[_Totals] = deque(maxlen=_RATE_SPAN + 1)
         self._phases: deque[dict[str, Histogram]] = deque(maxlen=_LATENCY_SPAN)
         self._wake: asyncio.Event | None = None
@@ -142,13 +143,17 @@ class Monitor:
         return f"Monitor({'running' if self.is_running else 'stopped'}, {len(self.samples)} samples)"
 
     def _receive(self, snapshot: Snapshot) -> None:
+        if not self.is_running:  # nobody would empty the inbox
+            return
         self._inbox.append(snapshot)
-        if self._wake is not None and self.is_running:
+        if self._wake is not None:
             with suppress(RuntimeError):  # the toolkit's loop ended, as after a fork
                 loop_of_the_toolkit().call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
         """Sample as soon as a snapshot comes, so that none gets old; without snapshots, sample all the same."""
+        for old in (self._inbox, self._latest, self._totals, self._phases):  # rates don't reach over a pause
+            old.clear()
         self._wake = wake = asyncio.Event()
         while not self.storage.closed:
             began = monotonic()
@@ -165,16 +170,9 @@ class Monitor:
         now = time()
         snapshots = [self._inbox.popleft() for _ in range(len(self._inbox))]
         for snapshot in snapshots:
-            self._latest[snapshot.server_id] = snapshot
-        servers = list(self._latest.values())
-        self._totals.append(
-            _Totals(
-                now,
-                self.storage.totals.pushed,
-                sum(server.succeeded for server in servers),
-                sum(server.failed for server in servers),
-            )
-        )
+            self._count(snapshot)
+        servers = self._latest.values()
+        self._totals.append(_Totals(now, self.storage.totals.pushed, self._done, self._failed))
         self._phases.append(_merged([snapshot.phases for snapshot in snapshots]))
         sample = Sample(
             now,
@@ -191,6 +189,18 @@ class Monitor:
         self.samples.append(sample)
         for listener in list(self.listeners):
             listener(sample)
+
+    def _count(self, snapshot: Snapshot) -> None:
+        """Add what a server did since the snapshot before; of one that worked before it was watched, nothing yet."""
+        before = self._latest.get(snapshot.server_id)
+        told = sum(snapshot.phases["total"].values())
+        if before is not None or told == snapshot.finished + snapshot.retried:
+            self._done += snapshot.succeeded - (before.succeeded if before is not None else 0)
+            self._failed += snapshot.failed - (before.failed if before is not None else 0)
+        if snapshot.slots:
+            self._latest[snapshot.server_id] = snapshot
+        else:  # it has stopped
+            self._latest.pop(snapshot.server_id, None)
 
     def _rate(self, name: str) -> float:
         first, last = self._totals[0], self._totals[-1]

@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections import deque
 from contextvars import copy_context
-from functools import partial
 from math import inf
 from time import perf_counter_ns
 from traceback import format_exception, format_exception_only
@@ -36,7 +35,7 @@ GRACE = 1.0
 NS = 1_000_000_000
 # An eager task runs at once up to its first real wait, which saves a turn of the loop for each job.
 _Task: Any = asyncio.Task
-_new_task = partial(_Task, eager_start=True) if sys.version_info >= (3, 12) else _Task
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
 class Run(Struct, eq=False, gc=False):
@@ -131,7 +130,7 @@ class Slots:
             self.entering = run = Run(job, self._claimed, started, deadline)
             self.idle -= 1
             # Each job has a fresh copy of the server's context: a variable that one sets, the next doesn't see.
-            task = _new_task(self._run(run), loop=self._loop, context=self._context.copy())
+            task = _Task(self._run(run), loop=self._loop, context=self._context.copy(), **_EAGER)
             if not run.ended:
                 run.task = task
                 self.running.add(run)

@@ -110,14 +110,14 @@ class Meter:
         """Count ended jobs, now that the storage has answered for each whether its outcome was written."""
         now = perf_counter_ns()
         queue_wait, slot_wait, ran, settle, total = self.queue_wait, self.slot_wait, self.run, self.settle, self.total
-        steps, known = _STEPS, len(_STEPS)
+        steps, known, succeeded = _STEPS, len(_STEPS), 0
         for run, written in zip(runs, answers, strict=True):
             outcome = run.outcome
             if not written or outcome is None:
                 self.refused += 1
                 continue
             if outcome.to is SUCCEEDED:
-                self.succeeded += 1
+                succeeded += 1
             elif not self._count_outcome(outcome.to):
                 continue
             job = run.job
@@ -135,6 +135,7 @@ class Meter:
             settle[steps[ticks] if ticks < known else bucket(ticks)] += 1
             waited += (now - claimed) >> 10
             total[steps[waited] if waited < known else _long_step(waited)] += 1
+        self.succeeded += succeeded
 
     def _count_outcome(self, to: JobState) -> bool:
         """Count a job that did not succeed. False: it was handed back without having run, and has no phases."""

@@ -21,6 +21,13 @@ def numbered(number: int) -> Job:
     return Job("work", id=f"{number:032x}")
 
 
+def put(index: JobIndex, job: Job) -> Job:
+    part = index.part(job.id)
+    part[job.id] = job
+    index.older += part is not index.newest
+    return job
+
+
 @given(st.lists(st.tuples(st.sampled_from(["put", "put", "remove", "replace", "begin"]), numbers), max_size=60))
 def test_it_holds_what_a_dict_holds(steps: list[tuple[str, int]]) -> None:
     index, plain = JobIndex(), dict[str, Job]()
@@ -29,8 +36,7 @@ def test_it_holds_what_a_dict_holds(steps: list[tuple[str, int]]) -> None:
         known = job.id in plain
         match what:
             case "put" if not known:
-                index.part(job.id)[job.id] = plain[job.id] = job
-                index.count += 1
+                plain[job.id] = put(index, job)
             case "remove" if known:
                 index.remove(job.id)
                 del plain[job.id]
@@ -40,7 +46,7 @@ def test_it_holds_what_a_dict_holds(steps: list[tuple[str, int]]) -> None:
             case "begin":
                 index.begin_part()
 
-        assert index.count == len(plain)
+        assert len(index) == len(plain)
         assert {found.id: found for found in index} == plain
         assert all(index.get(numbered(n).id) is plain.get(numbered(n).id) for n in range(31))
         assert all((numbered(n).id in index) is (numbered(n).id in plain) for n in range(31))
@@ -50,8 +56,7 @@ def test_parts_that_ran_empty_are_dropped() -> None:
     index = JobIndex()
     for number in range(100):
         job = numbered(number)
-        index.part(job.id)[job.id] = job
-        index.count += 1
+        put(index, job)
         index.begin_part()
         index.remove(job.id)
 

@@ -67,8 +67,9 @@ class MemoryBackend(Places):
         index, queues = self._jobs, self._queues
         new: list[bool] = []
         with self._lock:
-            if index.count + len(jobs) > self._max_jobs:
-                self._check_room(jobs)
+            newest = len(index.newest)
+            if newest > PART or index.older + newest + len(jobs) > self._max_jobs:
+                self._make_room(jobs)
             for job in jobs:
                 job_id = job.id
                 part = index.newest if job_id >= index.bound else index.part(job_id)
@@ -77,7 +78,8 @@ class MemoryBackend(Places):
                     continue
                 new.append(True)
                 part[job_id] = job
-                index.count += 1
+                if part is not index.newest:
+                    index.older += 1
                 try:
                     queue = queues[job.queue]
                 except KeyError:
@@ -86,8 +88,6 @@ class MemoryBackend(Places):
                     queue.push(job)
                 else:
                     self._place(job, queue)
-            if len(index.newest) > PART:
-                index.begin_part()
             if self._parked:
                 self._wake(jobs)
         return new
@@ -117,8 +117,11 @@ class MemoryBackend(Places):
                     claim_id=next_claim(),
                 )
                 self._running[job.id] = mine
-                self._queues[job.queue].counts[PROCESSING] += 1
                 claimed.append(mine)
+            if len(open_queues) == 1:
+                open_queues[0].counts[PROCESSING] += len(claimed)
+            else:
+                self._count_claimed(claimed)
             if self._parked and claimed:
                 self._hand_on(open_queues)
         return claimed
@@ -129,17 +132,33 @@ class MemoryBackend(Places):
         kept_until = self._expiry(SUCCEEDED, now)
         written: list[bool] = []
         with self._lock:
-            running = self._running
+            running, index, queues, shelf = self._running, self._jobs, self._queues, self._shelf[SUCCEEDED]
             for outcome in outcomes:
                 job = running.get(outcome.job_id)
                 if job is None or job.claim_id != outcome.claim_id:
                     written.append(False)
                     continue
                 written.append(True)
-                if outcome.to is SUCCEEDED:
-                    self._succeed(job, outcome.result_json, now, kept_until)
-                else:
+                if outcome.to is not SUCCEEDED:
                     self._put(job, settled(job, outcome, now, self._expiry(outcome.to, now)))
+                    continue
+                # What `_put` would do, in line: nearly all jobs come to this end.
+                job_id = job.id
+                del running[job_id]
+                (index.newest if job_id >= index.bound else index.part(job_id))[job_id] = done = replace(
+                    job,
+                    state=SUCCEEDED,
+                    lease_ts=None,
+                    finished_ts=now,
+                    result_json=outcome.result_json,
+                    error=None,
+                    expires_ts=kept_until,
+                )
+                counts = queues[job.queue].counts
+                counts[PROCESSING] -= 1
+                counts[SUCCEEDED] += 1
+                shelf.append(done)
+                self._finished += 1
             self._bound_shelf()
         return written
 

@@ -23,14 +23,14 @@ class JobIndex:
     grows for 30 ms while the lock is held (both measured). An id that belongs into an older part is found by bisection.
     """
 
-    __slots__ = ("_bounds", "_parts", "bound", "count", "newest")
+    __slots__ = ("_bounds", "_parts", "bound", "newest", "older")
 
     def __init__(self) -> None:
         self.newest: dict[str, Job] = {}
         """The part for ids from `bound` on."""
         self.bound = ""
-        self.count = 0
-        """How many jobs there are; whoever writes into a part directly counts them here."""
+        self.older = 0
+        """How many jobs lie in older parts; whoever puts one into such a part directly counts it here."""
         self._parts = [self.newest]
         self._bounds = [self.bound]
 
@@ -48,12 +48,15 @@ class JobIndex:
 
     def remove(self, job_id: str) -> None:
         """Forget a job."""
-        del self.part(job_id)[job_id]
-        self.count -= 1
+        part = self.part(job_id)
+        del part[job_id]
+        if part is not self.newest:
+            self.older -= 1
 
     def begin_part(self) -> None:
         """Begin the next part behind every id that there is, and drop parts that have run empty."""
         if self.newest:
+            self.older += len(self.newest)
             self.bound = max(self.newest) + "~"
             self.newest = {}
             self._parts.append(self.newest)
@@ -63,6 +66,9 @@ class JobIndex:
             kept.append(len(self._parts) - 1)
         self._parts = [self._parts[place] for place in kept]
         self._bounds = [self._bounds[place] for place in kept]
+
+    def __len__(self) -> int:
+        return self.older + len(self.newest)
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self.part(job_id)

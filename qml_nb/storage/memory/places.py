@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qml_nb.errors import CapacityExceeded
-from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, PROCESSING, SCHEDULED, SUCCEEDED
+from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, PROCESSING, SCHEDULED
+from qml_nb.storage.memory.index import PART
 from qml_nb.storage.memory.lanes import Queue
 from qml_nb.storage.memory.records import MemoryRecords
 
@@ -35,7 +36,6 @@ class Places(MemoryRecords):
         self.config = config
         self._calendar: list[tuple[float, int, Job]] = []  # scheduled and retried jobs by due time
         self._shelf: dict[JobState, deque[Job]] = {state: deque() for state in FINAL}  # finished jobs by age
-        self._succeeded = self._shelf[SUCCEEDED]
         self._finished = 0
         self._next_claim = count(1).__next__
         self._max_jobs = sys.maxsize if config.max_jobs is None else config.max_jobs
@@ -45,10 +45,15 @@ class Places(MemoryRecords):
 
     @property
     def _live(self) -> int:
-        return self._jobs.count - self._finished
+        return len(self._jobs) - self._finished
 
-    def _check_room(self, jobs: Sequence[Job]) -> None:
-        """Refuse a batch that doesn't fit; ids that are there already take no room, and finished jobs neither."""
+    def _make_room(self, jobs: Sequence[Job]) -> None:
+        """Begin a new part of the index if it is time, and refuse a batch that doesn't fit.
+
+        Ids that are there already take no room, and neither do finished jobs.
+        """
+        if len(self._jobs.newest) > PART:
+            self._jobs.begin_part()
         new = len({job.id for job in jobs if job.id not in self._jobs})
         if new and self._live + new > self._max_jobs:
             raise CapacityExceeded(self._max_jobs, self._live, new)
@@ -60,8 +65,7 @@ class Places(MemoryRecords):
     def _open_queues(self, names: Collection[str] | None) -> list[Queue]:
         if names is None:
             return [queue for queue in self._queues.values() if not queue.paused]
-        found = [self._queues.get(name) for name in names]
-        return [queue for queue in found if queue is not None and not queue.paused]
+        return [queue for name in names if (queue := self._queues.get(name)) is not None and not queue.paused]
 
     def _has_work(self, queue: Queue) -> bool:
         return bool(queue.waiting) and (not self._job_locks or any(True for _ in self._unlocked(queue)))
@@ -113,25 +117,10 @@ class Places(MemoryRecords):
         else:
             self._note(new)
 
-    def _succeed(self, job: Job, result_json: bytes | None, now: float, kept_until: float | None) -> None:
-        """Do what `_put` would, for the one end that nearly all jobs come to: it is called for each of them."""
-        done = replace(
-            job,
-            state=SUCCEEDED,
-            lease_ts=None,
-            finished_ts=now,
-            result_json=result_json,
-            error=None,
-            expires_ts=kept_until,
-        )
-        job_id, index = job.id, self._jobs
-        del self._running[job_id]
-        (index.newest if job_id >= index.bound else index.part(job_id))[job_id] = done
-        counts = self._queues[job.queue].counts
-        counts[PROCESSING] -= 1
-        counts[SUCCEEDED] += 1
-        self._succeeded.append(done)
-        self._finished += 1
+    def _count_claimed(self, jobs: list[Job]) -> None:
+        """Count jobs that were claimed from several queues."""
+        for job in jobs:
+            self._queues[job.queue].counts[PROCESSING] += 1
 
     def _leave(self, job: Job, queue: Queue) -> None:
         """Take a job out of the counts; entries for it in a lane, the calendar or the shelf are dead from now on."""
