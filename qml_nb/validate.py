@@ -114,6 +114,11 @@ def check_instant(field: str, value: object, error: type[InvalidValue] = Invalid
     return timestamp
 
 
+def posix(now: datetime | None) -> float | None:
+    """Return what stands in for a storage's clock as POSIX seconds; None stays None."""
+    return None if now is None else check_instant("now", now)
+
+
 def instant(timestamp: float | None) -> datetime | None:
     """Return POSIX seconds as an aware UTC datetime; None stays None."""
     return None if timestamp is None else datetime.fromtimestamp(timestamp, UTC)

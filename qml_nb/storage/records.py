@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qml_nb.validate import check_instant, check_name, check_seconds
+from qml_nb.validate import check_name, check_seconds, posix
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ class Records:
             JobNotFound: no job with that id is stored.
         """
         worker, timeout = check_name("worker", worker), check_seconds("timeout", timeout)
-        return await self.backend.lock_job(job_id, worker, timeout, now=_posix(now))
+        return await self.backend.lock_job(job_id, worker, timeout, now=posix(now))
 
     async def release_job_lock(self, job_id: str, worker: str) -> bool:
         """Release a job's lock. False: `worker` does not hold it."""
@@ -42,7 +42,7 @@ class Records:
     ) -> bool:
         """Take a named lock for `timeout` seconds, or let one's own run on for that long. False: another holds it."""
         name, owner = check_name("name", name), check_name("owner", owner)
-        return await self.backend.lock(name, owner, check_seconds("timeout", timeout), now=_posix(now))
+        return await self.backend.lock(name, owner, check_seconds("timeout", timeout), now=posix(now))
 
     async def release_lock(self, name: str, owner: str) -> bool:
         """Release a named lock. False: `owner` does not hold it."""
@@ -66,11 +66,11 @@ class Records:
 
     async def register_server(self, server: ServerInfo, *, now: datetime | None = None) -> None:
         """Enter a server that starts."""
-        await self.backend.put_server(server, now=_posix(now))
+        await self.backend.put_server(server, now=posix(now))
 
     async def heartbeat(self, server_id: str, *, now: datetime | None = None) -> bool:
         """Note that a server lives. False: it is not registered (any more)."""
-        return await self.backend.beat_server(server_id, now=_posix(now))
+        return await self.backend.beat_server(server_id, now=posix(now))
 
     async def deregister(self, server_id: str) -> bool:
         """Remove a server that stops. False: it was not there."""
@@ -103,7 +103,3 @@ class Records:
     def subscribe(self, channel: str) -> AsyncIterator[bytes]:
         """Return the channel's messages from now on. A reader that falls behind loses the oldest."""
         return self.backend.subscribe(check_name("channel", channel))
-
-
-def _posix(now: datetime | None) -> float | None:
-    return None if now is None else check_instant("now", now)

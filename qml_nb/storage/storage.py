@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from qml_nb.errors import InvalidJob, InvalidStateTransition, InvalidValue, JobNotFound, StorageClosed
+from qml_nb.errors import InvalidJob, InvalidStateTransition, InvalidValue, JobNotFound
 from qml_nb.job import (
     AWAITING_RETRY,
     DELETED,
@@ -26,9 +26,19 @@ from qml_nb.job import (
     Outcome,
 )
 from qml_nb.storage.batcher import Batcher
+from qml_nb.storage.closed import Closed, refuse
 from qml_nb.storage.records import Records
 from qml_nb.storage.sync import SyncStorage
-from qml_nb.validate import check_instant, check_int, check_name, check_names, check_seconds, encode_json, storable
+from qml_nb.validate import (
+    check_instant,
+    check_int,
+    check_name,
+    check_names,
+    check_seconds,
+    encode_json,
+    posix,
+    storable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +55,6 @@ _Verb: TypeAlias = Callable[[Sequence[_T]], Awaitable[Sequence[bool]]]
 
 DEFAULT_LEASE = 30.0
 """Seconds that a claim holds when the caller names no other; long enough for a pause, short enough for a crash."""
-_GIVE_WAY = 0x3FF
 _FIRST_LOOK, _LOOK_LOCALLY, _LOOK_AFAR = 0.001, 0.004, 0.02  # seconds between two looks of `drained`
 
 
@@ -72,6 +81,7 @@ class Storage(Records):
         self.totals = Totals()
         self.closed = False
         self.sync = SyncStorage(self)
+        self._push_now: Callable[[Job], bool] | None = getattr(backend, "push_now", None)
         self._push: _Verb[Job] = Batcher(backend.push) if backend.round_trip else backend.push
         self._settle: _Verb[Outcome] = Batcher(backend.settle) if backend.round_trip else backend.settle
 
@@ -86,10 +96,11 @@ class Storage(Records):
         """
         if job.__class__ is not Job or job.state is not ENQUEUED:
             raise _not_new(job)
-        [new] = await self._push((job,))
+        push_now = self._push_now
+        new = push_now(job) if push_now is not None else (await self._push((job,)))[0]
         totals = self.totals  # no call between load and store, so threads don't lose counts under the GIL
         totals.pushed = pushed = totals.pushed + new
-        if not pushed & _GIVE_WAY:
+        if not pushed & 0x3FF:
             await asyncio.sleep(0)  # memory never suspends: a loop of enqueues would keep the event loop to itself
         return new
 
@@ -157,7 +168,7 @@ class Storage(Records):
             check_names("queues", queues),
             check_int("limit", limit, 1),
             check_seconds("lease", lease),
-            now=_posix(now),
+            now=posix(now),
         )
 
     async def claim(
@@ -190,7 +201,7 @@ class Storage(Records):
 
     async def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> _Answers:
         """Write what became of many claimed jobs at once. False where the lease was lost, and nothing written there."""
-        answers = await (self._settle(outcomes) if now is None else self.backend.settle(outcomes, now=_posix(now)))
+        answers = await (self._settle(outcomes) if now is None else self.backend.settle(outcomes, now=posix(now)))
         written = sum(answers)
         self.totals.settled += written
         self.totals.refused += len(answers) - written
@@ -201,14 +212,14 @@ class Storage(Records):
     ) -> _Answers:
         """Let the leases of claimed jobs run for `lease` seconds from now. False where the lease was lost."""
         jobs = [jobs] if isinstance(jobs, Job) else jobs
-        return await self.backend.renew(jobs, check_seconds("lease", lease), now=_posix(now))
+        return await self.backend.renew(jobs, check_seconds("lease", lease), now=posix(now))
 
     async def sweep(self, limit: int = 1_000, *, now: datetime | None = None) -> Swept:
         """Promote due jobs, reclaim those whose lease ran out, prune expired ones: up to `limit` of each.
 
         Every server does this all the time; call it where none runs.
         """
-        return await self.backend.sweep(check_int("limit", limit, 1), now=_posix(now))
+        return await self.backend.sweep(check_int("limit", limit, 1), now=posix(now))
 
     # -- jobs are looked at
 
@@ -281,12 +292,12 @@ class Storage(Records):
 
         A running one loses its lease: its server notices at the next renewal and cancels it.
         """
-        [moved] = await self.backend.move([job_id], DELETED, LIVE, now=_posix(now))
+        [moved] = await self.backend.move([job_id], DELETED, LIVE, now=posix(now))
         return moved
 
     async def requeue(self, job_id: str, *, now: datetime | None = None) -> bool:
         """Enqueue a failed, a scheduled or a retrying job at once, with its attempts counted afresh. False: not so."""
-        [moved] = await self.backend.move([job_id], ENQUEUED, _BY_HAND, now=_posix(now))
+        [moved] = await self.backend.move([job_id], ENQUEUED, _BY_HAND, now=posix(now))
         return moved
 
     async def wait(self, queues: Iterable[str] | None = None, timeout: float = 1.0) -> bool:
@@ -324,8 +335,8 @@ class Storage(Records):
         """Let go of everything. Calls after it raise `StorageClosed`; closing twice does nothing."""
         if not self.closed:
             self.closed = True
-            backend, self.backend = self.backend, _Closed()
-            self._push = self._settle = _refuse
+            backend, self.backend = self.backend, Closed()
+            self._push, self._push_now, self._settle = refuse, None, refuse
             await backend.close()
 
     async def __aenter__(self) -> Self:
@@ -351,20 +362,6 @@ class Storage(Records):
         return job
 
 
-class _Closed:
-    """Stands in for the backend of a closed storage: every verb of it says so."""
-
-    name = "closed"
-    round_trip = False
-
-    def __getattr__(self, verb: str) -> Any:
-        raise StorageClosed(verb)
-
-
-async def _refuse(_items: object) -> Any:
-    raise StorageClosed
-
-
 _BY_HAND = (FAILED, SCHEDULED, AWAITING_RETRY)
 
 
@@ -387,10 +384,6 @@ def _state(value: object) -> JobState:
         return JobState(str(value))
     except ValueError:
         raise InvalidValue("state", f"to be one of {', '.join(JobState)}", value) from None
-
-
-def _posix(now: datetime | None) -> float | None:
-    return None if now is None else check_instant("now", now)
 
 
 def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:

@@ -199,7 +199,7 @@ async def _bare_drain_rate() -> float:
 
 def _million() -> Iterator[Figure]:
     few, many, pause, size = asyncio.run(_fill_up())
-    for what, rate, base in zip(("enqueue", "claim, 100 at a time"), many, few, strict=True):
+    for what, rate, base in zip(("enqueue", "claim, one by one", "claim, 100 at a time"), many, few, strict=True):
         yield figure(
             f"{MILLION:,} jobs waiting: {what}",
             [rate],
@@ -218,7 +218,7 @@ def _million() -> Iterator[Figure]:
     yield figure("memory a waiting job, arguments not counted", [size], "bytes", goal=420.0, at_least=False)
 
 
-async def _fill_up() -> tuple[tuple[float, float], tuple[float, float], float, float]:
+async def _fill_up() -> tuple[list[float], list[float], float, float]:
     storage = MemoryStorage(max_jobs=None)
     await storage.enqueue_many(_jobs(_FEW))
     few = await _rates(storage)
@@ -236,23 +236,25 @@ async def _fill_up() -> tuple[tuple[float, float], tuple[float, float], float, f
     return few, many, max(longest, pauses.longest) * 1_000, size
 
 
-async def _rates(storage: MemoryStorage) -> tuple[float, float]:
+async def _rates(storage: MemoryStorage) -> list[float]:
     """Enqueue and claim as many jobs as do not change what waits by much; the best of five, as pauses have their row."""
-    enqueue: list[float] = []
-    claim: list[float] = []
-    for _ in range(5):
-        jobs = _jobs(_FEW)
-        began = perf_counter()
-        for job in jobs:
-            await storage.enqueue(job)
-        enqueue.append(_FEW / (perf_counter() - began))
-        began = perf_counter()
-        batches = [await storage.fetch_available_jobs_atomic("bench", 100) for _ in range(_FEW // 100)]
-        claim.append(_FEW / (perf_counter() - began))
-        claimed = [job for batch in batches for job in batch]
-        assert len(claimed) == _FEW
-        await storage.settle([Outcome(job.id, job.claim_id, SUCCEEDED) for job in claimed])
-    return max(enqueue), max(claim)
+    return [max(rates) for rates in zip(*[await _round(storage) for _ in range(5)], strict=True)]
+
+
+async def _round(storage: MemoryStorage) -> tuple[float, float, float]:
+    jobs = _jobs(2 * _FEW)
+    began = perf_counter()
+    for job in jobs:
+        await storage.enqueue(job)
+    enqueued = perf_counter()
+    single = [await storage.fetch_and_lock_job("bench") for _ in range(_FEW)]
+    one_by_one = perf_counter()
+    batches = [await storage.fetch_available_jobs_atomic("bench", 100) for _ in range(_FEW // 100)]
+    at_once = perf_counter()
+    claimed = [job for job in (*single, *(job for batch in batches for job in batch)) if job is not None]
+    assert len(claimed) == 2 * _FEW
+    await storage.settle([Outcome(job.id, job.claim_id, SUCCEEDED) for job in claimed])
+    return 2 * _FEW / (enqueued - began), _FEW / (one_by_one - enqueued), _FEW / (at_once - one_by_one)
 
 
 class _Pauses:

@@ -47,7 +47,7 @@ def test_limits_measures_every_figure_beside_its_limit(monkeypatch, capsys):
         monkeypatch.setattr(memory_limits, name, few)
     told = []
     figures = list(memory_limits.memory_figures(1, told.append))
-    assert len(figures) == 13
+    assert len(figures) == 14
     assert all(each.value > 0 for each in figures if each.unit in ("jobs/s", "µs"))  # so few jobs take no new page
     assert all(each.limit for each in figures if each.unit == "jobs/s")
     assert told[0] == "enqueue, one by one"
@@ -61,4 +61,4 @@ def test_limits_prints_json_on_request(monkeypatch):
     )
     command = [sys.executable, "-c", script, "bench", "limits", "--no-page", "--repeats", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
-    assert len(json.loads(done.stdout)["figures"]) == 13
+    assert len(json.loads(done.stdout)["figures"]) == 14

@@ -64,33 +64,24 @@ class MemoryBackend(Places):
 
     async def push(self, jobs: Sequence[Job]) -> list[bool]:
         """See `Backend.push`."""
-        index, queues = self._jobs, self._queues
-        new: list[bool] = []
         with self._lock:
-            newest = len(index.newest)
-            if newest > PART or index.older + newest + len(jobs) > self._max_jobs:
-                self._make_room(jobs)
-            for job in jobs:
-                job_id = job.id
-                part = index.newest if job_id >= index.bound else index.part(job_id)
-                if job_id in part:
-                    new.append(False)
-                    continue
-                new.append(True)
-                part[job_id] = job
-                if part is not index.newest:
-                    index.older += 1
-                try:
-                    queue = queues[job.queue]
-                except KeyError:
-                    queue = self._add_queue(job.queue)
-                if job.state is ENQUEUED and not queue.dead:
-                    queue.push(job)
-                else:
-                    self._place(job, queue)
+            self._make_room(jobs)
+            new = [self._admit(job) for job in jobs]
             if self._parked:
                 self._wake(jobs)
         return new
+
+    def push_now(self, job: Job) -> bool:
+        """See `LocalBackend.push_now`."""
+        index = self._jobs
+        with self._lock:
+            newest = len(index.newest)
+            if newest > PART or index.older + newest >= self._max_jobs:
+                self._make_room((job,))
+            new = self._admit(job)
+            if self._parked:
+                self._waiters.wake(job.queue, 1)
+            return new
 
     async def claim(
         self, worker: str, queues: Collection[str] | None, limit: int, lease: float, *, now: float | None = None

@@ -47,6 +47,25 @@ class Places(MemoryRecords):
     def _live(self) -> int:
         return len(self._jobs) - self._finished
 
+    def _admit(self, job: Job) -> bool:
+        """Store a new job where it belongs. False: its id is there already."""
+        job_id, index = job.id, self._jobs
+        part = index.newest if job_id >= index.bound else index.part(job_id)
+        if job_id in part:
+            return False
+        part[job_id] = job
+        if part is not index.newest:
+            index.older += 1
+        try:
+            queue = self._queues[job.queue]
+        except KeyError:
+            queue = self._add_queue(job.queue)
+        if job.state is ENQUEUED and not queue.dead:
+            queue.push(job)
+        else:
+            self._place(job, queue)
+        return True
+
     def _make_room(self, jobs: Sequence[Job]) -> None:
         """Begin a new part of the index if it is time, and refuse a batch that doesn't fit.
 
@@ -54,6 +73,8 @@ class Places(MemoryRecords):
         """
         if len(self._jobs.newest) > PART:
             self._jobs.begin_part()
+        if self._live + len(jobs) <= self._max_jobs:
+            return
         new = len({job.id for job in jobs if job.id not in self._jobs})
         if new and self._live + new > self._max_jobs:
             raise CapacityExceeded(self._max_jobs, self._live, new)
