@@ -52,7 +52,6 @@ RUN = """
 storage.sync.enqueue_many([Job({method!r}) for _ in range(3)])
 while storage.sync.get_job_counts()[JobState.PROCESSING] < 3: time.sleep(0.01)
 time.sleep(0.1)
-storage.sync.cancel
 """
 
 
