@@ -70,7 +70,8 @@ class Run(Struct, eq=False, gc=False):
 class Slots:
     """Runs claimed jobs, as many at a time as there are slots. Those that ended, and have an outcome, gather in `ended`.
 
-    `on_end` is called when the first one lies there, `need_more` when a slot is idle and nothing is left to start. All of it happens in one event loop.
+    `on_end` is called when the first one lies there, `need_more` when a slot is idle and nothing is left to start. All
+    of it happens in one event loop.
     """
 
     def __init__(
@@ -119,19 +120,23 @@ class Slots:
         if self._filling:
             return
         self._filling = True
-        buffer = self.buffer
+        buffer, claimed, limit = self.buffer, self._claimed, self._job_timeout
+        loop, context, run_job = self._loop, self._context, self._run
+        now = 0
         while buffer and self.idle > 0:
-            started = perf_counter_ns()
+            started = now or perf_counter_ns()  # a job that ended at once has just read the clock
             if started - self.turn_began > TURN:
-                self._loop.call_soon(self._next_turn)
+                loop.call_soon(self._next_turn)
                 break
             job = buffer.popleft()
-            deadline = started + (self._job_timeout if job.timeout is None else job.timeout * NS)
-            self.entering = run = Run(job, self._claimed, started, deadline)
+            timeout = job.timeout
+            deadline = started + (limit if timeout is None else timeout * NS)
+            self.entering = run = Run(job, claimed, started, deadline)
             self.idle -= 1
             # Each job has a fresh copy of the server's context: a variable that one sets, the next doesn't see.
-            task = _Task(self._run(run), loop=self._loop, context=self._context.copy(), **_EAGER)
-            if not run.ended:
+            task = _Task(run_job(run), loop=loop, name=job.method, context=context.copy(), **_EAGER)
+            now = run.ended
+            if not now:
                 run.task = task
                 self.running.add(run)
         self.entering = None

@@ -1,8 +1,9 @@
 """The memory storage: the contract in its shortest reading, and the fastest of the three. It dies with its process.
 
 One lock guards everything, so any thread may call any verb; no verb but `wait` ever suspends. Jobs are immutable:
-a move puts a new object into `_jobs` (of those that run, the current one is in `_running` alone), and whatever else still points at the old one (a lane, the calendar, the shelf
-of finished jobs) notices by identity that its entry is no longer so.
+a move puts a new object into `_jobs` (of those that run, the current one is in `_running` alone), and whatever else
+still points at the old one (a lane, the calendar, the shelf of finished jobs) notices by identity that its entry is
+no longer so.
 """
 
 from __future__ import annotations
