@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote
 
 import typer
 
@@ -44,7 +45,7 @@ def lab(
     _need("jupyterlab", "lab")
     if not notebook.exists():
         _give_up(f"no notebook {notebook} below {Path.cwd()}; go to a checkout of qml-nb, or name a notebook")
-    command = [sys.executable, "-m", "jupyterlab", str(notebook), f"--ServerApp.port={port}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.port={port}", *_opening_on(notebook)]
     if not (_has_screen() if browser is None else browser):
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -108,6 +109,15 @@ def _page_figures() -> list[Figure]:
 def _page_figure(what: str, measured: dict[str, float], percent: str, goal: float) -> Figure:
     one = figure(what, [measured[percent]], "ms", goal=goal, at_least=False)
     return Figure(one.what, one.value, one.unit, measured["p50"], measured["max"], goal, at_least=False)
+
+
+def _opening_on(notebook: Path) -> list[str]:
+    """Return what makes the printed address the notebook's: given as a file, it would be that of an empty JupyterLab."""
+    here = Path.cwd()
+    notebook = notebook.resolve()
+    root = here if notebook.is_relative_to(here) else notebook.parent
+    path = quote(notebook.relative_to(root).as_posix())
+    return [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{path}"]
 
 
 def _has_screen() -> bool:
