@@ -1,6 +1,6 @@
 """qml_nb: a job queue whose tuning can be seen. The public names."""
 
-from qml_nb.config import MemoryConfig, ServerConfig
+from qml_nb.config import MemoryConfig, RedisConfig, ServerConfig
 from qml_nb.errors import (
     CapacityExceeded,
     InvalidJob,
@@ -18,7 +18,7 @@ from qml_nb.errors import (
 from qml_nb.job import TRANSITIONS, Job, JobState
 from qml_nb.retry import RetryPolicy
 from qml_nb.server import BackgroundJobServer, WorkerPool, WorkerRegistry
-from qml_nb.storage import MemoryStorage, open_storage
+from qml_nb.storage import MemoryStorage, RedisStorage, open_storage
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
 
@@ -37,6 +37,8 @@ __all__ = [
     "MemoryStorage",
     "QMLError",
     "Recurring",
+    "RedisConfig",
+    "RedisStorage",
     "RetryPolicy",
     "ServerConfig",
     "ServerInfo",

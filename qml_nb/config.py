@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import KW_ONLY, dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Self
 
 from qml_nb.errors import InvalidValue, UnknownOption
-from qml_nb.validate import check_int, check_name, check_names, check_seconds
+from qml_nb.validate import check_bool, check_int, check_name, check_names, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +45,24 @@ class Options:
             object.__setattr__(self, name, value)
 
 
+class Retention(Options):
+    """How much a storage takes in, and how long it keeps what is finished."""
+
+    __slots__ = ()
+
+    def _check_retention(self) -> None:
+        for name, least in (("max_jobs", 1), ("max_finished_jobs", 0)):
+            value = getattr(self, name)
+            if value is not None:
+                check_int(name, value, least, 2**62)
+        for name in ("completed_job_ttl", "failed_job_ttl"):
+            value = getattr(self, name)
+            if value is not None:
+                self._set(**{name: check_seconds(name, value)})
+
+
 @dataclass(frozen=True, slots=True)
-class MemoryConfig(Options):
+class MemoryConfig(Retention):
     """Options of the memory storage.
 
     Args:
@@ -63,14 +80,69 @@ class MemoryConfig(Options):
     failed_job_ttl: float | None = 604_800.0
 
     def __post_init__(self) -> None:
-        for name, least in (("max_jobs", 1), ("max_finished_jobs", 0)):
-            value = getattr(self, name)
-            if value is not None:
-                check_int(name, value, least, 2**62)
-        for name in ("completed_job_ttl", "failed_job_ttl"):
-            value = getattr(self, name)
-            if value is not None:
-                self._set(**{name: check_seconds(name, value)})
+        self._check_retention()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RedisConfig(Retention):
+    """Options of the Redis storage.
+
+    Args:
+        url: `redis://host:6379/0`; `rediss://` for TLS; `redis+cluster://host:port,host:port` for a cluster;
+            `redis+sentinel://host:26379,host:26379/service` asks sentinels who is the primary; `unix:///path`.
+            redis-py's own URL parameters are understood, as in `?ssl_ca_certs=/path/ca.pem`.
+        pool_size: the most connections that commands use at a time, in each event loop. Who waits for work holds one
+            more.
+        connection_timeout: seconds to connect.
+        command_timeout: seconds that the server gets to answer; beyond it `StorageUnavailable`.
+        key_prefix: what all keys start with, as `{qml}:`; two prefixes share a server and nothing else.
+        database: the number of the database; None for the URL's, else 0.
+        username, password: for ACLs; None for the URL's.
+        tls: whether to encrypt; None for what the URL says.
+        max_jobs: the most unfinished jobs at a time, else `CapacityExceeded`; None for no bound.
+        max_finished_jobs: the most finished jobs kept; beyond it the oldest go first. None for no bound.
+        completed_job_ttl: seconds that succeeded and deleted jobs are kept; None for ever.
+        failed_job_ttl: seconds that failed jobs are kept; None for ever.
+    """
+
+    url: str = "redis://127.0.0.1:6379/0"
+    _: KW_ONLY
+    pool_size: int = 10
+    connection_timeout: float = 5.0
+    command_timeout: float = 5.0
+    key_prefix: str = "qml"
+    database: int | None = None
+    username: str | None = None
+    password: str | None = None
+    tls: bool | None = None
+    max_jobs: int | None = None
+    max_finished_jobs: int | None = 100_000
+    completed_job_ttl: float | None = 86_400.0
+    failed_job_ttl: float | None = 604_800.0
+
+    def __post_init__(self) -> None:
+        self._check_retention()
+        check_int("pool_size", self.pool_size, 1, 10_000)
+        for name in ("connection_timeout", "command_timeout"):
+            self._set(**{name: check_seconds(name, getattr(self, name))})
+        if set("{}") & set(check_name("key_prefix", self.key_prefix)):
+            raise InvalidValue("key_prefix", "to have no braces", self.key_prefix, "they are put around it")
+        if self.database is not None:
+            check_int("database", self.database, 0)
+        if self.tls is not None:
+            check_bool("tls", self.tls)
+
+    def __repr__(self) -> str:
+        """Show what differs from the default, and no password."""
+        changed = [name for name in signature(type(self)).parameters if getattr(self, name) != _default(self, name)]
+        shown = {name: "***" if name == "password" else getattr(self, name) for name in changed}
+        if "url" in shown:
+            shown["url"] = re.sub(r"(//[^:/@]*:)[^@]*@", r"\1***@", self.url)
+        return f"RedisConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def _default(config: Options, name: str) -> object:
+    return signature(type(config)).parameters[name].default
 
 
 @dataclass(frozen=True, slots=True)

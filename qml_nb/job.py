@@ -265,14 +265,15 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
         return replace(self, **{CHANGEABLE[name]: getattr(checked, CHANGEABLE[name]) for name in changes})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, astuple(self)
+        return restore, astuple(self)
 
     def __repr__(self) -> str:
         extra = f", attempt={self.attempt}" if self.attempt else ""
         return f"Job({self.method!r}, id={self.id!r}, queue={self.queue!r}, state={self.state.value!r}{extra})"
 
 
-def _restore(*fields: Any) -> Job:
+def restore(*fields: Any) -> Job:
+    """Put a job together from its fields, in their order and unchecked: for who stored them."""
     job: Job = _build(Job, *fields)
     return job
 

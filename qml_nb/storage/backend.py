@@ -212,6 +212,6 @@ class Backend(Protocol):
     async def publish(self, channel: str, message: bytes) -> None:
         """Give a message to everyone who is subscribed now."""
 
-    def subscribe(self, channel: str) -> AsyncIterator[bytes]:
-        """Return the messages from now on. A reader that falls behind loses the oldest."""
+    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+        """Return the messages from then on. A reader that falls behind loses the oldest."""
         ...

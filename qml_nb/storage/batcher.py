@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from qml_nb.errors import StorageUnavailable
 
@@ -21,22 +22,39 @@ class Batcher(Generic[T, R]):
     batches grow by themselves under load. Each caller has a future of its own and the flush a task of its own, so a
     caller that is cancelled harms no other (what it sent may have been done all the same). If a batch is refused, each
     caller's items are sent again alone, so that only the caller of the bad one sees the error; the verb must
-    therefore bear a repetition, as verbs with client-made ids and fencing do. It belongs to one event loop.
+    therefore bear a repetition, as verbs with client-made ids and fencing do. Callers of different event loops may
+    share it: those of one loop gather among themselves.
     """
 
     def __init__(self, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_batch: int = 1_000) -> None:
         self._verb = verb
         self._max_batch = max_batch
-        self._gathered: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._gatherings: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathering[T, R]] = WeakKeyDictionary()
 
     async def __call__(self, items: Sequence[T]) -> Sequence[R]:
         """Have the items done with whatever else is waiting, and return their answers."""
-        future: asyncio.Future[Sequence[R]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        gathering = self._gatherings.get(loop)
+        if gathering is None:
+            gathering = self._gatherings[loop] = _Gathering(self._verb, self._max_batch)
+        return await gathering.add(items)
+
+
+class _Gathering(Generic[T, R]):
+    """What the callers of one event loop want done."""
+
+    def __init__(self, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], max_batch: int) -> None:
+        self._verb, self._max_batch = verb, max_batch
+        self._gathered: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    def add(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Sequence[R]] = loop.create_future()
         self._gathered.append((items, future))
         if self._flushing is None:
-            self._flushing = asyncio.create_task(self._flush_all())
-        return await future
+            self._flushing = loop.create_task(self._flush_all())
+        return future
 
     async def _flush_all(self) -> None:
         batch = []

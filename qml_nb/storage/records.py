@@ -100,6 +100,6 @@ class Records:
         """Give a message to everyone who is subscribed to the channel now. Nothing is kept."""
         await self.backend.publish(check_name("channel", channel), message)
 
-    def subscribe(self, channel: str) -> AsyncIterator[bytes]:
-        """Return the channel's messages from now on. A reader that falls behind loses the oldest."""
-        return self.backend.subscribe(check_name("channel", channel))
+    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+        """Return the channel's messages from when this returns on. A reader that falls behind loses the oldest."""
+        return await self.backend.subscribe(check_name("channel", channel))

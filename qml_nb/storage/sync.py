@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from qml_nb.storage.storage import Storage
 
+_ONLY_AWAITED = {"subscribe"}  # what it returns is read in the loop that it was made in
 _lock = Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
@@ -72,7 +73,7 @@ class SyncStorage:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._storage, name)
-        if not iscoroutinefunction(method):
+        if name in _ONLY_AWAITED or not iscoroutinefunction(method):
             raise AttributeError(f"storage.sync has no {name!r}; it has {', '.join(dir(self))}", name=name, obj=self)
 
         @wraps(method)
@@ -86,7 +87,7 @@ class SyncStorage:
         return [
             name
             for name in dir(type(self._storage))
-            if name[0] != "_" and iscoroutinefunction(getattr(self._storage, name))
+            if name[0] != "_" and name not in _ONLY_AWAITED and iscoroutinefunction(getattr(self._storage, name))
         ]
 
     def __repr__(self) -> str:

@@ -5,11 +5,14 @@ The tests know only the public face of a storage: whatever passes here can stand
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from qml_nb.storage import MemoryStorage
+from qml_nb.servers import LocalServers
+from qml_nb.storage import MemoryStorage, RedisStorage
 from qml_nb.storage.storage import Storage
 
 Connect = Callable[..., Awaitable[Storage]]
@@ -28,7 +31,45 @@ def memory() -> Connect:
     return connect
 
 
-BACKENDS: dict[str, Callable[[], Connect]] = {"memory": memory}
+@cache
+def servers() -> LocalServers:
+    """The servers of all tests of this run; they end with the process."""
+    return LocalServers()
+
+
+@cache
+def redis_url() -> str:
+    """The address of a Redis server."""
+    return servers().redis()
+
+
+@cache
+def cluster_url() -> str:
+    """The address of a cluster of three."""
+    return servers().redis_cluster(3)
+
+
+def on_redis(url: Callable[[], str]) -> Callable[[], Connect]:
+    """Make an empty store on a server, where every connection is a storage of its own."""
+
+    def new_store() -> Connect:
+        prefix = f"test-{uuid4().hex}"
+        first: dict[str, Any] = {}
+
+        async def connect(**options: Any) -> Storage:
+            first.update(options)
+            return RedisStorage(url=url(), key_prefix=prefix, **first)
+
+        return connect
+
+    return new_store
+
+
+BACKENDS: dict[str, Callable[[], Connect]] = {
+    "memory": memory,
+    "redis": on_redis(redis_url),
+    "redis-cluster": on_redis(cluster_url),
+}
 """For each backend, what makes a new, empty store and returns the way to connect to it."""
 
 

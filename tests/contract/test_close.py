@@ -81,7 +81,7 @@ async def test_subscribing_after_closing_is_refused(storage: Storage) -> None:
     await storage.close()
 
     with pytest.raises(StorageClosed):
-        storage.subscribe("news")
+        await storage.subscribe("news")
 
 
 async def test_closing_twice_does_nothing(storage: Storage) -> None:
@@ -122,7 +122,7 @@ async def test_who_waits_for_work_is_let_go(storage: Storage) -> None:
 
 
 async def test_a_reader_of_messages_comes_to_the_end(storage: Storage) -> None:
-    messages = storage.subscribe("news")
+    messages = await storage.subscribe("news")
     await storage.publish("news", b"last")
 
     async def read() -> list[bytes]:

@@ -20,7 +20,7 @@ async def read(messages: AsyncIterator[bytes], many: int) -> list[bytes]:
 
 
 async def test_messages_arrive_in_order_and_byte_equal(storage: Storage) -> None:
-    messages = storage.subscribe("news")
+    messages = await storage.subscribe("news")
     sent = [b"", b"\0\xff", "ü😀".encode(), b"x" * 100_000]
     for message in sent:
         await storage.publish("news", message)
@@ -29,7 +29,7 @@ async def test_messages_arrive_in_order_and_byte_equal(storage: Storage) -> None
 
 
 async def test_every_subscriber_gets_every_message(storage: Storage) -> None:
-    readers = [storage.subscribe("news") for _ in range(3)]
+    readers = [await storage.subscribe("news") for _ in range(3)]
     await storage.publish("news", b"one")
     await storage.publish("news", b"two")
 
@@ -37,7 +37,7 @@ async def test_every_subscriber_gets_every_message(storage: Storage) -> None:
 
 
 async def test_a_channel_is_heard_by_its_own_subscribers_only(storage: Storage) -> None:
-    news, other = storage.subscribe("news"), storage.subscribe("other")
+    news, other = await storage.subscribe("news"), await storage.subscribe("other")
     await storage.publish("news", b"for news")
     await storage.publish("other", b"for others")
 
@@ -47,14 +47,14 @@ async def test_a_channel_is_heard_by_its_own_subscribers_only(storage: Storage) 
 
 async def test_what_came_before_is_not_heard(storage: Storage) -> None:
     await storage.publish("news", b"early")
-    messages = storage.subscribe("news")
+    messages = await storage.subscribe("news")
     await storage.publish("news", b"late")
 
     assert await read(messages, 1) == [b"late"]
 
 
 async def test_a_message_from_another_thread_arrives(storage: Storage, connect: Any) -> None:
-    messages = storage.subscribe("news")
+    messages = await storage.subscribe("news")
 
     async def publish() -> None:
         await (await connect()).publish("news", b"hello")
@@ -65,7 +65,7 @@ async def test_a_message_from_another_thread_arrives(storage: Storage, connect: 
 
 
 async def test_a_reader_that_falls_behind_loses_the_oldest(storage: Storage) -> None:
-    messages = storage.subscribe("news")
+    messages = await storage.subscribe("news")
     sent = [str(number).encode() for number in range(5_000)]
     for message in sent:
         await storage.publish("news", message)
@@ -80,7 +80,7 @@ async def test_a_reader_that_falls_behind_loses_the_oldest(storage: Storage) -> 
 
 
 async def test_a_reader_may_leave_while_others_stay(storage: Storage) -> None:
-    leaving, staying = storage.subscribe("news"), storage.subscribe("news")
+    leaving, staying = await storage.subscribe("news"), await storage.subscribe("news")
     await storage.publish("news", b"one")
     assert await read(leaving, 1) == await read(staying, 1) == [b"one"]
 
@@ -95,4 +95,4 @@ async def test_a_bad_channel_is_refused(storage: Storage, channel: Any) -> None:
     with pytest.raises(InvalidValue, match="expected channel to"):
         await storage.publish(channel, b"")
     with pytest.raises(InvalidValue, match="expected channel to"):
-        storage.subscribe(channel)
+        await storage.subscribe(channel)

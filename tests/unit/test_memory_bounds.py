@@ -128,7 +128,7 @@ async def wait_and_give_up(storage: MemoryStorage, number: int) -> None:
 
 
 async def subscribe_and_leave(storage: MemoryStorage, number: int) -> None:
-    messages = storage.subscribe(f"channel {number}")
+    messages = await storage.subscribe(f"channel {number}")
     await storage.publish(f"channel {number}", b"hello")
     async for _ in messages:
         break

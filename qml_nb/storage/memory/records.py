@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from time import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ from msgspec.structs import replace
 
 from qml_nb.errors import JobNotFound
 from qml_nb.job import ENQUEUED, PROCESSING
+from qml_nb.storage.inbox import Inbox
 from qml_nb.storage.memory.index import JobIndex
 from qml_nb.storage.memory.lanes import Queue
 from qml_nb.storage.memory.waiters import Waiters
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from qml_nb.job import Job
     from qml_nb.storage.backend import Recurring, ServerInfo
-
-_MESSAGES_KEPT = 1_000
 
 
 class MemoryRecords:
@@ -38,7 +35,7 @@ class MemoryRecords:
         self._locks: dict[str, tuple[str, float]] = {}
         self._recurring: dict[str, Recurring] = {}
         self._servers: dict[str, ServerInfo] = {}
-        self._inboxes: dict[str, list[_Inbox]] = {}
+        self._inboxes: dict[str, list[Inbox]] = {}
 
     def _get(self, job_id: str) -> Job | None:
         """Look a job up as it stands now."""
@@ -174,41 +171,21 @@ class MemoryRecords:
         for inbox in inboxes:
             inbox.put(message)
 
-    def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
         """See `Backend.subscribe`."""
-        inbox = _Inbox()
-        with self._lock:
-            self._inboxes.setdefault(channel, []).append(inbox)
-        return self._read(channel, inbox)
 
-    async def _read(self, channel: str, inbox: _Inbox) -> AsyncIterator[bytes]:
-        try:
-            while (message := await inbox.queue.get()) is not None:
-                yield message
-        finally:
+        def leave(inbox: Inbox) -> None:
             with self._lock:
                 self._inboxes[channel].remove(inbox)
                 if not self._inboxes[channel]:
                     del self._inboxes[channel]
 
+        inbox = Inbox(leave)
+        with self._lock:
+            self._inboxes.setdefault(channel, []).append(inbox)
+        return inbox
+
     def _end_subscriptions(self) -> None:
         for inboxes in self._inboxes.values():
             for inbox in inboxes:
                 inbox.put(None)
-
-
-class _Inbox:
-    """One subscriber's messages, in its own loop."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue(_MESSAGES_KEPT)
-
-    def put(self, message: bytes | None) -> None:
-        with suppress(RuntimeError):  # its loop closed
-            self.loop.call_soon_threadsafe(self._put, message)
-
-    def _put(self, message: bytes | None) -> None:
-        if self.queue.full():
-            self.queue.get_nowait()
-        self.queue.put_nowait(message)

@@ -1,0 +1,8 @@
+-- Answers {what Python packed, started, beat, ...} of all servers.
+local answer = {}
+for _, id in ipairs(call('HKEYS', T .. 'servers')) do
+  for _, name in ipairs({'servers', 'servers:started', 'servers:beat'}) do
+    answer[#answer + 1] = call('HGET', T .. name, id)
+  end
+end
+return answer

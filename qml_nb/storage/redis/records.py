@@ -1,0 +1,238 @@
+"""What the Redis storage keeps besides jobs, and how it reaches its server: from each event loop by a link of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import cache
+from secrets import token_hex
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from msgspec import msgpack
+from msgspec.structs import replace
+from redis.exceptions import RedisError
+
+from qml_nb.errors import JobNotFound, StorageClosed
+from qml_nb.storage.backend import Recurring, ServerInfo
+from qml_nb.storage.inbox import Inbox
+from qml_nb.storage.redis.link import ConnectionLost, Link, Script
+from qml_nb.storage.redis.packing import pack_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection
+
+    from qml_nb.config import RedisConfig
+    from qml_nb.storage.redis.link import Argument
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two tries of what may be sent again
+_MOMENT = 0.001  # the least that BLPOP waits; 0 would mean for ever
+
+script = cache(Script)
+
+
+def instant(now: float | None) -> Argument:
+    """Return an instant as the scripts take it; nothing for the server's clock."""
+    return b"" if now is None else repr(now).encode()
+
+
+class RedisRecords:
+    """The verbs of `Backend` that are about records other than jobs."""
+
+    def __init__(self, config: RedisConfig) -> None:
+        self.config = config
+        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
+        self._links_lock = Lock()
+        self._closed = False
+        self._tag = f"{{{config.key_prefix}}}:"
+
+    async def open(self) -> None:
+        """See `Backend.open`."""
+        await self._link()
+
+    async def migrate(self) -> None:
+        """Nothing to migrate: there is one form so far."""
+        await self._link()
+
+    async def close(self) -> None:
+        """See `Backend.close`."""
+        self._closed = True
+        with self._links_lock:
+            links = dict(self._links)
+            self._links.clear()
+        for loop, link in links.items():
+            if loop is asyncio.get_running_loop():
+                await link.close()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.close(), loop))
+
+    async def _link(self) -> Link:
+        if self._closed:
+            raise StorageClosed
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None:
+            with self._links_lock:
+                link = self._links[loop] = Link(self.config)
+            try:
+                await link.open()
+            except BaseException:
+                self._links.pop(loop, None)
+                await link.close()
+                raise
+        return link
+
+    async def _run(self, verb: str, *arguments: Argument) -> Any:
+        return await (await self._link()).run(script(verb), *arguments)
+
+    async def _command(self, name: str, key: str, *arguments: Argument) -> Any:
+        return await (await self._link()).command(name, self._tag + key, *arguments)
+
+    async def _again(self, verb: str, mark: int | None, *arguments: Argument) -> Any:
+        """Run a verb that bears repetition, and try again for a while when the connection is lost.
+
+        `mark` is the place of the argument that tells the script of it: its answer is then about the first try, too.
+        """
+        end, pause = monotonic() + self.config.command_timeout, _FIRST_PAUSE
+        while True:
+            try:
+                return await self._run(verb, *arguments)
+            except ConnectionLost:
+                if monotonic() + pause > end or self._closed:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            if mark is not None:
+                arguments = (*arguments[:mark], b"1", *arguments[mark + 1 :])
+
+    # -- waiting for work
+
+    async def wait(self, queues: Collection[str] | None, timeout: float) -> bool:
+        """See `Backend.wait`."""
+        link, waiter, end = await self._link(), token_hex(8), monotonic() + timeout
+        if await link.run(script("wait"), waiter, timeout, *(queues or ())):
+            return True
+        if timeout < _MOMENT:
+            return False
+        try:
+            if await link.pop(f"{self._tag}wake:{waiter}", max(end - monotonic(), _MOMENT)) is not None:
+                return True
+            return bool(await link.run(script("unpark"), waiter, 0))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                return False
+            if not self._closed:
+                link.spawn(link.run(script("unpark"), waiter, 1, *(queues or ())))
+            raise
+
+    # -- locks
+
+    async def lock_job(self, job_id: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
+        """See `Backend.lock_job`."""
+        packed = pack_id(job_id)
+        answer = -1 if packed is None else await self._run("lock_job", instant(now), packed, owner, ttl)
+        if answer < 0:
+            raise JobNotFound(job_id)
+        return bool(answer)
+
+    async def unlock_job(self, job_id: str, owner: str) -> bool:
+        """See `Backend.unlock_job`."""
+        packed = pack_id(job_id)
+        return packed is not None and bool(await self._run("unlock_job", packed, owner))
+
+    async def lock(self, name: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
+        """See `Backend.lock`."""
+        return bool(await self._again("lock", None, instant(now), name, owner, ttl))
+
+    async def unlock(self, name: str, owner: str) -> bool:
+        """See `Backend.unlock`."""
+        return bool(await self._run("unlock", name, owner))
+
+    # -- recurring schedules
+
+    async def put_recurring(self, schedule: Recurring) -> None:
+        """See `Backend.put_recurring`."""
+        await self._command("HSET", "recurring", schedule.id, msgpack.encode(schedule))
+
+    async def drop_recurring(self, schedule_id: str) -> bool:
+        """See `Backend.drop_recurring`."""
+        return bool(await self._command("HDEL", "recurring", schedule_id))
+
+    async def list_recurring(self) -> list[Recurring]:
+        """See `Backend.list_recurring`."""
+        stored: dict[bytes, bytes] = await self._command("HGETALL", "recurring")
+        return [msgpack.decode(stored[key], type=Recurring) for key in sorted(stored)]
+
+    # -- servers
+
+    async def put_server(self, server: ServerInfo, *, now: float | None = None) -> None:
+        """See `Backend.put_server`."""
+        await self._run("put_server", instant(now), server.server_id, msgpack.encode(server))
+
+    async def beat_server(self, server_id: str, *, now: float | None = None) -> bool:
+        """See `Backend.beat_server`."""
+        return bool(await self._run("beat_server", instant(now), server_id))
+
+    async def drop_server(self, server_id: str) -> bool:
+        """See `Backend.drop_server`."""
+        return bool(await self._run("drop_server", server_id))
+
+    async def list_servers(self) -> list[ServerInfo]:
+        """See `Backend.list_servers`."""
+        answer = await self._run("list_servers")
+        rows = (answer[at : at + 3] for at in range(0, len(answer), 3))
+        servers = [
+            replace(msgpack.decode(info, type=ServerInfo), started_ts=float(started), heartbeat_ts=float(beat))
+            for info, started, beat in rows
+        ]
+        return sorted(servers, key=lambda server: server.server_id)
+
+    # -- paused queues
+
+    async def pause(self, queue: str) -> bool:
+        """See `Backend.pause`."""
+        return bool(await self._command("SADD", "paused", queue))
+
+    async def resume(self, queue: str) -> bool:
+        """See `Backend.resume`."""
+        return bool(await self._run("resume", queue))
+
+    async def paused(self) -> list[str]:
+        """See `Backend.paused`."""
+        return sorted(queue.decode() for queue in await self._command("SMEMBERS", "paused"))
+
+    # -- messages
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """See `Backend.publish`."""
+        await self._command("PUBLISH", f"channel:{channel}", message)
+
+    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+        """See `Backend.subscribe`."""
+        link, name = await self._link(), f"{self._tag}channel:{channel}"
+        subscription = await link.subscribe(name)
+
+        def leave(_: Inbox) -> None:
+            pump.cancel()
+
+        inbox = Inbox(leave)
+        pump = link.spawn(self._pump(link, name, subscription, inbox))
+        return inbox
+
+    async def _pump(self, link: Link, name: str, subscription: Any, inbox: Inbox) -> None:
+        try:
+            while True:
+                try:
+                    message = await subscription.get_message(ignore_subscribe_messages=True, timeout=None)
+                    if message is not None:
+                        inbox.put(message["data"])
+                except (OSError, RedisError):
+                    await asyncio.sleep(_LONGEST_PAUSE)
+                    subscription = await link.subscribe(name)
+        finally:
+            inbox.put(None)
+            with suppress(Exception):
+                await subscription.aclose()
