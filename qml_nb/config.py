@@ -123,6 +123,7 @@ class RedisConfig(Retention):
     def __post_init__(self) -> None:
         self._check_retention()
         check_int("pool_size", self.pool_size, 1, 10_000)
+        self._check_server()
         for name in ("connection_timeout", "command_timeout"):
             self._set(**{name: check_seconds(name, getattr(self, name))})
         if set("{}") & set(check_name("key_prefix", self.key_prefix)):
@@ -132,13 +133,31 @@ class RedisConfig(Retention):
         if self.tls is not None:
             check_bool("tls", self.tls)
 
+    def _check_server(self) -> None:
+        if not isinstance(self.url, str):
+            raise InvalidValue("url", "to be text", self.url, "write redis://host:6379/0")
+        if self.username is not None:
+            check_name("username", self.username)
+        if self.password is not None and not isinstance(self.password, str):
+            raise InvalidValue("password", "to be text", type(self.password).__name__, "name it with a str")
+
     def __repr__(self) -> str:
         """Show what differs from the default, and no password."""
         changed = [name for name in signature(type(self)).parameters if getattr(self, name) != _default(self, name)]
         shown = {name: "***" if name == "password" else getattr(self, name) for name in changed}
         if "url" in shown:
-            shown["url"] = re.sub(r"(//[^:/@]*:)[^@]*@", r"\1***@", self.url)
+            shown["url"] = without_password(self.url)
         return f"RedisConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown; what is wrongly written may lose more than its password.
+
+    >>> without_password("redis://joe:secret@host:6379/0?password=secret&db=5")
+    'redis://joe:***@host:6379/0?password=***&db=5'
+    """
+    url = re.sub(r"(//[^:/?#@]*:).*@", r"\1***@", url, flags=re.DOTALL)
+    return re.sub(r"(password=)[^&]*", r"\1***", url)
 
 
 def _default(config: Options, name: str) -> object:

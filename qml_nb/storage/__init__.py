@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
+from qml_nb.config import without_password
 from qml_nb.errors import InvalidValue
 from qml_nb.storage.memory import MemoryStorage
 from qml_nb.storage.redis import RedisStorage
@@ -28,13 +29,14 @@ async def open_storage(url: str, **options: Any) -> Storage:
         UnknownOption: the backend has no such option.
         StorageUnavailable: the server can't be reached.
     """
-    scheme = urlsplit(url).scheme if isinstance(url, str) else ""
-    if scheme.partition("+")[0] in _REDIS:
+    scheme, colon, rest = url.partition(":") if isinstance(url, str) else ("", "", "")
+    if colon and scheme.lower().partition("+")[0] in _REDIS:
         storage: Storage = RedisStorage(url=url, **options)
-    elif scheme == "memory" and not urlsplit(url).netloc and not urlsplit(url).path:
-        storage = MemoryStorage(**_numbers(urlsplit(url).query), **options)
+    elif colon and scheme.lower() == "memory" and rest.partition("?")[0] in ("", "//"):
+        storage = MemoryStorage(**_numbers(rest.partition("?")[2]), **options)
     else:
-        raise InvalidValue("url", "to be a storage's URL", url, "write memory://, redis://host:6379/0 or one like it")
+        shown = without_password(url) if isinstance(url, str) else url
+        raise InvalidValue("url", "to be a storage's URL", shown, "write memory://, redis://host:6379/0 or one like it")
     return await storage.__aenter__()
 
 
