@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from qml_nb.errors import StorageUnavailable
 
@@ -14,92 +13,117 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+_FLIGHTS = 2
+
 
 class Batcher(Generic[T, R]):
-    """Calls a batch-first verb for many callers at once, with the shape of the verb itself.
+    """Calls a batch-first verb once for many callers, of whom each has one item.
 
-    While a flush is under way, arrivals gather, and the next flush takes them all: a lone caller pays nothing, and
-    batches grow by themselves under load. Each caller has a future of its own and the flush a task of its own, so a
-    caller that is cancelled harms no other (what it sent may have been done all the same). If a batch is refused, each
-    caller's items are sent again alone, so that only the caller of the bad one sees the error; the verb must
-    therefore bear a repetition, as verbs with client-made ids and fencing do. Callers of different event loops may
-    share it: those of one loop gather among themselves.
+    While flushes are under way, two at the most, arrivals gather, and the next flush takes them all: a lone caller
+    pays nothing, batches grow by themselves under load, and one batch is made while the server works on another.
+    Each caller has a future of its own and a flush a task of its own, so a caller that is cancelled harms no other
+    (what it sent may have been done all the same). If a batch is refused, each item is sent again alone, so that only
+    the caller of the bad one sees the error; the verb must therefore bear a repetition, as verbs with client-made ids
+    and fencing do. Callers of different event loops may share it: those of one loop gather among themselves.
     """
 
     def __init__(self, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_batch: int = 1_000) -> None:
         self._verb = verb
         self._max_batch = max_batch
-        self._gatherings: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathering[T, R]] = WeakKeyDictionary()
+        self._gatherings: dict[asyncio.AbstractEventLoop, _Gathering[T, R]] = {}
 
-    async def __call__(self, items: Sequence[T]) -> Sequence[R]:
-        """Have the items done with whatever else is waiting, and return their answers."""
+    def __call__(self, item: T) -> asyncio.Future[R]:
+        """Have the item done with whatever else is waiting; await the future for its answer."""
         loop = asyncio.get_running_loop()
-        gathering = self._gatherings.get(loop)
-        if gathering is None:
-            gathering = self._gatherings[loop] = _Gathering(self._verb, self._max_batch)
-        return await gathering.add(items)
+        try:
+            return self._gatherings[loop].add(item)
+        except KeyError:
+            return self._gathering_of(loop).add(item)
+
+    def _gathering_of(self, loop: asyncio.AbstractEventLoop) -> _Gathering[T, R]:
+        open_ones = {known: gathering for known, gathering in self._gatherings.items() if not known.is_closed()}
+        gathering = open_ones[loop] = _Gathering(loop, self._verb, self._max_batch)
+        self._gatherings = open_ones
+        return gathering
 
 
 class _Gathering(Generic[T, R]):
     """What the callers of one event loop want done."""
 
-    def __init__(self, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], max_batch: int) -> None:
-        self._verb, self._max_batch = verb, max_batch
-        self._gathered: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]] = []
-        self._flushing: asyncio.Task[None] | None = None
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], max_batch: int
+    ) -> None:
+        self._loop, self._verb, self._max_batch = loop, verb, max_batch
+        # Two lists and no pairs: each pair is one more object for the garbage collector to visit.
+        self._items: list[T] = []
+        self._futures: list[asyncio.Future[R]] = []
+        self._flights: set[asyncio.Task[None]] = set()  # a loop alone would let go of them
+        self._flying = 0
+        self._departing = False
 
-    def add(self, items: Sequence[T]) -> asyncio.Future[Sequence[R]]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[R]] = loop.create_future()
-        self._gathered.append((items, future))
-        if self._flushing is None:
-            self._flushing = loop.create_task(self._flush_all())
+    def add(self, item: T) -> asyncio.Future[R]:
+        future: asyncio.Future[R] = self._loop.create_future()
+        self._items.append(item)
+        self._futures.append(future)
+        if not self._departing and self._flying < _FLIGHTS:
+            self._depart()
         return future
 
+    def _depart(self) -> None:
+        self._departing = True
+        self._flying += 1
+        flight = self._loop.create_task(self._flush_all())
+        self._flights.add(flight)
+        flight.add_done_callback(self._flights.discard)
+
     async def _flush_all(self) -> None:
-        batch = []
+        futures: list[asyncio.Future[R]] = []
+        self._departing = False
         try:
-            while self._gathered:
-                batch = self._next_batch()
-                await self._flush(batch)
-        except BaseException:  # the loop shuts down around us, or something cancelled the verb: let all callers go
-            batch, self._gathered = batch + self._gathered, []
-            for _, future in batch:
+            while self._items:
+                items, futures = self._next_batch()
+                await self._flush(items, futures)
+        except BaseException:  # the loop shuts down around us, or something cancelled the verb: let the callers go
+            if self._flying == 1:
+                futures += self._futures
+                self._items, self._futures = [], []
+            for future in futures:
                 future.cancel()
             raise
         finally:
-            self._flushing = None
+            self._flying -= 1
 
-    def _next_batch(self) -> list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]]:
-        """Take callers, whole, until the next one would make the batch too large; always at least one."""
-        size = many = 0
-        for items, _ in self._gathered:
-            size += len(items)
-            if many and size > self._max_batch:
-                break
-            many += 1
-        batch, self._gathered = self._gathered[:many], self._gathered[many:]
-        return batch
+    def _next_batch(self) -> tuple[list[T], list[asyncio.Future[R]]]:
+        most = self._max_batch
+        items, self._items = self._items[:most], self._items[most:]
+        futures, self._futures = self._futures[:most], self._futures[most:]
+        return items, futures
 
-    async def _flush(self, batch: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]]) -> None:
+    async def _flush(self, items: list[T], futures: list[asyncio.Future[R]]) -> None:
         try:
-            answers = await self._verb([item for items, _ in batch for item in items])
+            answers = await self._verb(items)
         except Exception as error:
-            if len(batch) == 1 or isinstance(error, StorageUnavailable):
-                _fail(batch, error)
+            if len(items) == 1 or isinstance(error, StorageUnavailable):
+                _fail(futures, error)
             else:
-                for caller in batch:
-                    await self._flush([caller])
+                for item, future in zip(items, futures, strict=True):
+                    await self._flush([item], [future])
             return
-        start = 0
-        for items, future in batch:
-            end = start + len(items)
+        for future, answer in zip(futures, answers, strict=True):
             if not future.done():
-                future.set_result(answers[start:end])
-            start = end
+                future.set_result(answer)
 
 
-def _fail(batch: list[tuple[Sequence[T], asyncio.Future[Sequence[R]]]], error: Exception) -> None:
-    for _, future in batch:
+def alone(verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]]) -> Callable[[T], Awaitable[R]]:
+    """Return what a Batcher of the verb does, without waiting for company."""
+
+    async def one(item: T) -> R:
+        return (await verb((item,)))[0]
+
+    return one
+
+
+def _fail(futures: list[asyncio.Future[R]], error: Exception) -> None:
+    for future in futures:
         if not future.done():
             future.set_exception(error)

@@ -25,7 +25,7 @@ from qml_nb.job import (
     JobState,
     Outcome,
 )
-from qml_nb.storage.batcher import Batcher
+from qml_nb.storage.batcher import Batcher, alone
 from qml_nb.storage.closed import Closed, refuse
 from qml_nb.storage.records import Records
 from qml_nb.storage.sync import SyncStorage
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 _Jobs: TypeAlias = list[Job]
 _Answers: TypeAlias = Sequence[bool]
 _T = TypeVar("_T")
-_Verb: TypeAlias = Callable[[Sequence[_T]], Awaitable[Sequence[bool]]]
+_One: TypeAlias = Callable[[_T], Awaitable[bool]]
 
 DEFAULT_LEASE = 30.0
 """Seconds that a claim holds when the caller names no other; long enough for a pause, short enough for a crash."""
@@ -82,8 +82,9 @@ class Storage(Records):
         self.closed = False
         self.sync = SyncStorage(self)
         self._push_now: Callable[[Job], bool] | None = getattr(backend, "push_now", None)
-        self._push: _Verb[Job] = Batcher(backend.push) if backend.round_trip else backend.push
-        self._settle: _Verb[Outcome] = Batcher(backend.settle) if backend.round_trip else backend.settle
+        # Single calls are gathered where a call costs a trip; those that come as a batch are one already.
+        self._push_one: _One[Job] = Batcher(backend.push) if backend.round_trip else alone(backend.push)
+        self._settle_one: _One[Outcome] = Batcher(backend.settle) if backend.round_trip else alone(backend.settle)
 
     # -- jobs come in
 
@@ -97,7 +98,7 @@ class Storage(Records):
         if job.__class__ is not Job or job.state is not ENQUEUED:
             raise _not_new(job)
         push_now = self._push_now
-        new = push_now(job) if push_now is not None else (await self._push((job,)))[0]
+        new = push_now(job) if push_now is not None else await self._push_one(job)
         totals = self.totals  # no call between load and store, so threads don't lose counts under the GIL
         totals.pushed = pushed = totals.pushed + new
         if not pushed & 0x3FF:
@@ -115,7 +116,7 @@ class Storage(Records):
         for job in jobs:
             if job.__class__ is not Job or job.state is not ENQUEUED:
                 raise _not_new(job)
-        new = sum(await self._push(jobs)) if jobs else 0
+        new = sum(await self.backend.push(jobs)) if jobs else 0
         self.totals.pushed += new
         return new
 
@@ -131,7 +132,7 @@ class Storage(Records):
             due = check_instant("at", at)
         else:
             due = (time() if now is None else check_instant("now", now)) + check_seconds("delay", delay, above=False)
-        [new] = await self._push((replace(job, state=SCHEDULED, run_ts=due),))
+        new = await self._push_one(replace(job, state=SCHEDULED, run_ts=due))
         self.totals.pushed += new
         return new
 
@@ -182,29 +183,27 @@ class Storage(Records):
     async def complete(self, job: Job, result: Any = None, *, now: datetime | None = None) -> bool:
         """Note that a claimed job succeeded. False, and nothing written: its lease was lost."""
         result_json = None if result is None else encode_json("result", result)
-        return await self._settle_one(_outcome(job, SUCCEEDED, result_json=result_json), now)
+        return await self._settle_alone(_outcome(job, SUCCEEDED, result_json=result_json), now)
 
     async def fail(self, job: Job, error: str, *, now: datetime | None = None) -> bool:
         """Note that a claimed job failed for good. False, and nothing written: its lease was lost."""
-        return await self._settle_one(_outcome(job, FAILED, error=storable(str(error))), now)
+        return await self._settle_alone(_outcome(job, FAILED, error=storable(str(error))), now)
 
     async def retry(self, job: Job, delay: float = 0.0, error: str = "", *, now: datetime | None = None) -> bool:
         """Let a claimed job run again after `delay` seconds. False, and nothing written: its lease was lost."""
         delay = check_seconds("delay", delay, above=False)
-        return await self._settle_one(
+        return await self._settle_alone(
             _outcome(job, AWAITING_RETRY, error=storable(str(error)) or None, delay=delay), now
         )
 
     async def hand_back(self, job: Job, *, now: datetime | None = None) -> bool:
         """Return a claimed job that did not run; the attempt does not count. False: its lease was lost."""
-        return await self._settle_one(_outcome(job, ENQUEUED), now)
+        return await self._settle_alone(_outcome(job, ENQUEUED), now)
 
     async def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> _Answers:
         """Write what became of many claimed jobs at once. False where the lease was lost, and nothing written there."""
-        answers = await (self._settle(outcomes) if now is None else self.backend.settle(outcomes, now=posix(now)))
-        written = sum(answers)
-        self.totals.settled += written
-        self.totals.refused += len(answers) - written
+        answers = await self.backend.settle(outcomes, now=posix(now))
+        self._note_settled(sum(answers), len(answers))
         return answers
 
     async def renew(
@@ -336,7 +335,7 @@ class Storage(Records):
         if not self.closed:
             self.closed = True
             backend, self.backend = self.backend, Closed()
-            self._push, self._push_now, self._settle = refuse, None, refuse
+            self._push_one, self._push_now, self._settle_one = refuse, None, refuse
             await backend.close()
 
     async def __aenter__(self) -> Self:
@@ -351,9 +350,16 @@ class Storage(Records):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{' closed' if self.closed else ''}>"
 
-    async def _settle_one(self, outcome: Outcome, now: datetime | None) -> bool:
-        [written] = await self.settle((outcome,), now=now)
+    async def _settle_alone(self, outcome: Outcome, now: datetime | None) -> bool:
+        if now is not None:
+            return (await self.settle((outcome,), now=now))[0]
+        written = await self._settle_one(outcome)
+        self._note_settled(written, 1)
         return written
+
+    def _note_settled(self, written: int, all_of_them: int) -> None:
+        self.totals.settled += written
+        self.totals.refused += all_of_them - written
 
     async def _found(self, job_id: str) -> Job:
         job = await self.get(job_id)

@@ -12,7 +12,7 @@ from qml_nb.errors import InvalidValue
 from qml_nb.job import Job, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
-from tests.contract.states import bring_to, claim, claim_ids, put
+from tests.contract.states import bring_to, claim, put
 
 LONG = 30.0
 """Seconds that no wait in these tests takes: it is woken long before."""
@@ -178,33 +178,39 @@ async def test_several_jobs_wake_several_waiters(storage: Storage) -> None:
     assert [await woken(task) for task in tasks] == [True] * 3
 
 
-async def cancelled_as_it_is_woken(storage: Storage, queues: list[str], *later: list[str]) -> list[asyncio.Task[bool]]:
-    """The later waiters, once the first one was cancelled between its wake-up and its return.
-
-    Over a network the first one may have returned before; it keeps its wake-up then, and all begins anew.
-    """
-    while True:
-        first, *others = [await waiting(storage, names) for names in (queues, *later)]
-        await put(storage, queue=queues[0])
-        if first.cancel():
-            return others
-        assert await first is True
-        await claim_ids(storage)
-        for task in others:
-            assert await sleeps_on(task)
+async def put_and_cancel(storage: Storage, first: asyncio.Task[bool], turns: int) -> bool:
+    """Whether a waiter was cancelled before it could return, so many turns of the loop after a job was sent."""
+    putting = asyncio.create_task(put(storage, queue="a"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    cancelled = first.cancel()
+    await putting
+    return cancelled
 
 
-async def test_a_cancelled_waiter_passes_its_wake_up_on(storage: Storage) -> None:
-    [second] = await cancelled_as_it_is_woken(storage, ["a"], ["a"])
-
-    assert await woken(second) is True
+# From before the job is stored, over all that may lie between a wake-up and its waiter's return, to after it.
+TURNS = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55]
 
 
-async def test_a_wake_up_is_passed_on_to_who_asked_for_that_queue(storage: Storage) -> None:
-    other, second = await cancelled_as_it_is_woken(storage, ["a", "b"], ["b"], ["a"])
+@pytest.mark.parametrize("turns", TURNS)
+async def test_a_cancelled_waiter_passes_its_wake_up_on(storage: Storage, turns: int) -> None:
+    first, second = await waiting(storage, ["a"]), await waiting(storage, ["a"])
 
-    assert await woken(second) is True
+    if await put_and_cancel(storage, first, turns):
+        assert await woken(second) is True
+    else:
+        assert first.result() is True
+        assert await sleeps_on(second)
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_a_wake_up_is_passed_on_to_who_asked_for_that_queue(storage: Storage, turns: int) -> None:
+    first, other, second = [await waiting(storage, names) for names in (["a", "b"], ["b"], ["a"])]
+
+    if await put_and_cancel(storage, first, turns):
+        assert await woken(second) is True
     assert await sleeps_on(other)
+    second.cancel()
 
 
 async def test_a_waiter_cancelled_before_there_was_work_takes_none_away(storage: Storage) -> None:

@@ -6,6 +6,7 @@ a cluster alike. `shared.lua` says which keys there are.
 
 from __future__ import annotations
 
+from asyncio import gather
 from typing import TYPE_CHECKING, Any
 
 from qml_nb.config import RedisConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from qml_nb.storage.redis.link import Argument
 
 _BATCH = 1_000  # jobs a call: the server answers nobody else while a script runs
+_PUSHED, _IN_FLIGHT = 500, 4  # jobs a push, and pushes at a time: one is packed while the server works on another
 _LOOKED_AT = 1_000  # jobs that one call of `find` looks at
 
 
@@ -48,15 +50,18 @@ class RedisBackend(RedisRecords):
 
     async def push(self, jobs: Sequence[Job]) -> list[bool]:
         """See `Backend.push`."""
-        answers: list[bool] = []
-        for first in range(0, len(jobs), _BATCH):
-            batch = jobs[first : first + _BATCH]
-            coming = len(jobs) - first - len(batch) if first == 0 else 0  # the first call looks whether all fit
-            answer = await self._again("push", 2, self._most, coming, b"", *_as_pushed(batch))
-            if isinstance(answer, list):
-                raise CapacityExceeded(self.config.max_jobs or 0, *answer)
-            answers += _yes(answer)
-        return answers
+        batches = [jobs[first : first + _PUSHED] for first in range(0, len(jobs), _PUSHED)]
+        alone = 1 if self.config.max_jobs is not None else 0  # the first call looks whether all fit
+        answers = [await self._push(batch, len(jobs) - len(batch)) for batch in batches[:alone]]
+        for first in range(alone, len(batches), _IN_FLIGHT):
+            answers += await gather(*(self._push(batch, 0) for batch in batches[first : first + _IN_FLIGHT]))
+        return [new for answer in answers for new in answer]
+
+    async def _push(self, jobs: Sequence[Job], coming: int) -> list[bool]:
+        answer = await self._again("push", 2, self._most, coming, b"", *_as_pushed(jobs))
+        if isinstance(answer, list):
+            raise CapacityExceeded(self.config.max_jobs or 0, *answer)
+        return _yes(answer)
 
     async def claim(
         self, worker: str, queues: Collection[str] | None, limit: int, lease: float, *, now: float | None = None
@@ -156,7 +161,7 @@ class RedisBackend(RedisRecords):
 
     async def counts(self) -> dict[tuple[str, JobState], int]:
         """See `Backend.counts`."""
-        raw: dict[bytes, bytes] = await self._command("HGETALL", "counts")
+        raw: dict[bytes, bytes] = await self._read("HGETALL", "counts")
         named = ((field.partition(b":"), int(many)) for field, many in raw.items())
         return {(queue.decode(), STATES[int(state)]): many for (state, _, queue), many in named}
 

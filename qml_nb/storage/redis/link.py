@@ -6,21 +6,14 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha1
 from importlib.resources import files
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterDownError,
-    NoScriptError,
-    RedisClusterException,
-    RedisError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from qml_nb.errors import StorageUnavailable
 from qml_nb.storage.redis.target import Target
+from qml_nb.storage.redis.unavailable import FAULTS, LATE, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
@@ -29,9 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Argument: TypeAlias = bytes | str | float
-
-_LOST = (RedisConnectionError, RedisClusterException, ClusterDownError, TryAgainError, OSError)
-_LATE = (RedisTimeoutError, TimeoutError)
 
 
 class Script:
@@ -44,18 +34,18 @@ class Script:
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-class ConnectionLost(StorageUnavailable):
-    """The connection broke: what was sent last may have been done, or not. It is worth another try at once."""
-
-
 class Link:
     """One event loop's connections; they close when that loop shuts down its asynchronous generators."""
 
     def __init__(self, config: RedisConfig) -> None:
         self._target = target = Target.of(config)
-        self._url, self._patience = config.url, config.command_timeout
+        self._config, self._patience, self._opened = config, config.command_timeout, False
         self.tag = f"{{{config.key_prefix}}}:"
+        # Two keys, of which one never exists: while the slot moves to another node, keys lie here and there, and for
+        # two keys of which one is missing a node answers TRYAGAIN; for one it would run the script on what it has.
+        self._keys = (2, self.tag, f"{self.tag}claims")
         self._gate = asyncio.Semaphore(config.pool_size)
+        self._silent_at = 0.0
         connect = {"single": target.single, "cluster": target.cluster, "sentinel": target.primary}
         self._client: Any = connect[target.kind]()
         self._unhurried: dict[tuple[str, int] | None, Any] = {}
@@ -66,6 +56,7 @@ class Link:
         """Try the connection, and see to it that it is closed in time."""
         await anext(self._keeper)
         await self.command("EXISTS", f"{self.tag}claims")
+        self._opened = True
 
     async def close(self) -> None:
         """Let go of every connection, and of who waits on one."""
@@ -84,15 +75,15 @@ class Link:
 
     async def run(self, script: Script, *arguments: Argument) -> Any:
         """Run a verb; it touches the keys of this storage only."""
-        async with self._gate, self._translated():
+        async with self._turn():
             try:
-                return await self._client.evalsha(script.sha, 1, self.tag, *arguments)
+                return await self._client.evalsha(script.sha, *self._keys, *arguments)
             except NoScriptError:  # a fresh server, one that was restarted, SCRIPT FLUSH
-                return await self._client.eval(script.text, 1, self.tag, *arguments)
+                return await self._client.eval(script.text, *self._keys, *arguments)
 
     async def command(self, name: str, *arguments: Argument) -> Any:
         """Run one command, on the node of this storage's keys."""
-        async with self._gate, self._translated():
+        async with self._turn():
             return await self._client.execute_command(name, *arguments)
 
     async def pop(self, key: str, timeout: float) -> bytes | None:
@@ -117,8 +108,13 @@ class Link:
         """Return redis-py's subscription, once the server has noted it."""
         async with self._translated():
             subscription = (await self._without_haste()).pubsub()
-            await subscription.subscribe(channel)
-            await subscription.get_message(timeout=self._patience)
+            try:
+                await subscription.subscribe(channel)
+                if await subscription.get_message(timeout=self._patience) is None:
+                    raise RedisTimeoutError
+            except BaseException:
+                await subscription.aclose()
+                raise
             return subscription
 
     async def _without_haste(self) -> Any:
@@ -136,25 +132,22 @@ class Link:
         return self._unhurried[where]
 
     @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for a connection, but not on and on behind calls that a silent server lets wait."""
+        came = monotonic()
+        async with self._translated(), self._gate:
+            if self._silent_at > came:
+                raise RedisTimeoutError
+            try:
+                yield
+            except LATE:
+                self._silent_at = monotonic()
+                raise
+
+    @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
         """Raise what redis-py raises as errors of this library."""
         try:
             yield
-        except AuthenticationError as error:
-            raise StorageUnavailable(f"{self._name} refuses the login: {error}; check username and password") from error
-        except _LATE as error:
-            raise StorageUnavailable(
-                f"{self._name} did not answer within {self._patience:g} s (command_timeout); "
-                "what was sent may still be done: jobs sent again under the same ids are stored once"
-            ) from error
-        except _LOST as error:
-            raise ConnectionLost(
-                f"the connection to {self._name} is lost or can't be made: {error}; "
-                "what was sent last may have been done: jobs sent again under the same ids are stored once"
-            ) from error
-        except RedisError as error:
-            raise StorageUnavailable(f"{self._name} refuses: {error}") from error
-
-    @property
-    def _name(self) -> str:
-        return f"Redis at {self._url.rpartition('@')[2].partition('://')[2] or self._url}"
+        except FAULTS as error:
+            raise unavailable(error, self._target, self._config, opening=not self._opened) from error

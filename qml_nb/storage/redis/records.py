@@ -8,24 +8,28 @@ from functools import cache
 from secrets import token_hex
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from msgspec import msgpack
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from qml_nb.errors import JobNotFound, StorageClosed
+from qml_nb.errors import JobNotFound, StorageClosed, StorageUnavailable
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.inbox import Inbox
-from qml_nb.storage.redis.link import ConnectionLost, Link, Script
+from qml_nb.storage.redis.link import Link, Script
 from qml_nb.storage.redis.packing import pack_id
+from qml_nb.storage.redis.target import Target
+from qml_nb.storage.redis.unavailable import ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
     from qml_nb.config import RedisConfig
     from qml_nb.storage.redis.link import Argument
+
+T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two tries of what may be sent again
 _MOMENT = 0.001  # the least that BLPOP waits; 0 would mean for ever
@@ -47,6 +51,7 @@ class RedisRecords:
         self._links_lock = Lock()
         self._closed = False
         self._tag = f"{{{config.key_prefix}}}:"
+        self._channels = f"channel:{Target.of(config).database}:"  # to Redis a channel belongs to no database
 
     async def open(self) -> None:
         """See `Backend.open`."""
@@ -95,38 +100,57 @@ class RedisRecords:
 
         `mark` is the place of the argument that tells the script of it: its answer is then about the first try, too.
         """
-        end, pause = monotonic() + self.config.command_timeout, _FIRST_PAUSE
+
+        async def attempt(again: bool) -> Any:
+            marked = (*arguments[:mark], b"1", *arguments[mark + 1 :]) if again and mark is not None else arguments
+            return await self._run(verb, *marked)
+
+        return await self._persist(attempt)
+
+    async def _read(self, name: str, key: str) -> Any:
+        return await self._persist(lambda _: self._command(name, key))
+
+    async def _persist(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
+        """Try, and when the connection is lost for up to `command_timeout` again; an attempt is told that it is another."""
+        lost_at, pause = None, _FIRST_PAUSE
         while True:
             try:
-                return await self._run(verb, *arguments)
+                return await attempt(lost_at is not None)
             except ConnectionLost:
-                if monotonic() + pause > end or self._closed:
+                lost_at = lost_at or monotonic()
+                if self._closed or monotonic() + pause > lost_at + self.config.command_timeout:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            if mark is not None:
-                arguments = (*arguments[:mark], b"1", *arguments[mark + 1 :])
 
     # -- waiting for work
 
     async def wait(self, queues: Collection[str] | None, timeout: float) -> bool:
         """See `Backend.wait`."""
         link, waiter, end = await self._link(), token_hex(8), monotonic() + timeout
-        if await link.run(script("wait"), waiter, timeout, *(queues or ())):
-            return True
-        if timeout < _MOMENT:
-            return False
         try:
-            if await link.pop(f"{self._tag}wake:{waiter}", max(end - monotonic(), _MOMENT)) is not None:
-                return True
-            return bool(await link.run(script("unpark"), waiter, 0))
+            return await self._persist(lambda _: self._wait(link, waiter, queues or (), end))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
                 return False
             if not self._closed:
-                link.spawn(link.run(script("unpark"), waiter, 1, *(queues or ())))
+                link.spawn(self._pass_on(link, waiter, queues or ()))
             raise
+
+    async def _wait(self, link: Link, waiter: str, queues: Collection[str], end: float) -> bool:
+        timeout = max(end - monotonic(), 0)
+        if await link.run(script("wait"), waiter, timeout, *queues):
+            return True
+        if timeout < _MOMENT:
+            return False
+        if await link.pop(f"{self._tag}wake:{waiter}", max(end - monotonic(), _MOMENT)) is not None:
+            return True
+        return bool(await link.run(script("unpark"), waiter, 0))
+
+    async def _pass_on(self, link: Link, waiter: str, queues: Collection[str]) -> None:
+        with suppress(StorageUnavailable):  # then the others' next look at the queues has to do
+            await link.run(script("unpark"), waiter, 1, *queues)
 
     # -- locks
 
@@ -163,7 +187,7 @@ class RedisRecords:
 
     async def list_recurring(self) -> list[Recurring]:
         """See `Backend.list_recurring`."""
-        stored: dict[bytes, bytes] = await self._command("HGETALL", "recurring")
+        stored: dict[bytes, bytes] = await self._read("HGETALL", "recurring")
         return [msgpack.decode(stored[key], type=Recurring) for key in sorted(stored)]
 
     # -- servers
@@ -182,7 +206,7 @@ class RedisRecords:
 
     async def list_servers(self) -> list[ServerInfo]:
         """See `Backend.list_servers`."""
-        answer = await self._run("list_servers")
+        answer = await self._again("list_servers", None)
         rows = (answer[at : at + 3] for at in range(0, len(answer), 3))
         servers = [
             replace(msgpack.decode(info, type=ServerInfo), started_ts=float(started), heartbeat_ts=float(beat))
@@ -202,17 +226,17 @@ class RedisRecords:
 
     async def paused(self) -> list[str]:
         """See `Backend.paused`."""
-        return sorted(queue.decode() for queue in await self._command("SMEMBERS", "paused"))
+        return sorted(queue.decode() for queue in await self._read("SMEMBERS", "paused"))
 
     # -- messages
 
     async def publish(self, channel: str, message: bytes) -> None:
         """See `Backend.publish`."""
-        await self._command("PUBLISH", f"channel:{channel}", message)
+        await self._command("PUBLISH", f"{self._channels}{channel}", message)
 
     async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
         """See `Backend.subscribe`."""
-        link, name = await self._link(), f"{self._tag}channel:{channel}"
+        link, name = await self._link(), f"{self._tag}{self._channels}{channel}"
         subscription = await link.subscribe(name)
 
         def leave(_: Inbox) -> None:
@@ -225,14 +249,31 @@ class RedisRecords:
     async def _pump(self, link: Link, name: str, subscription: Any, inbox: Inbox) -> None:
         try:
             while True:
-                try:
-                    message = await subscription.get_message(ignore_subscribe_messages=True, timeout=None)
-                    if message is not None:
-                        inbox.put(message["data"])
-                except (OSError, RedisError):
-                    await asyncio.sleep(_LONGEST_PAUSE)
-                    subscription = await link.subscribe(name)
+                await _hear(subscription, inbox)
+                subscription = await self._subscribed_again(link, name)
         finally:
             inbox.put(None)
-            with suppress(Exception):
-                await subscription.aclose()
+            await _leave(subscription)
+
+    async def _subscribed_again(self, link: Link, name: str) -> Any:
+        while True:
+            await asyncio.sleep(_FIRST_PAUSE)
+            with suppress(StorageUnavailable):
+                return await link.subscribe(name)
+            await asyncio.sleep(_LONGEST_PAUSE)
+
+
+async def _hear(subscription: Any, inbox: Inbox) -> None:
+    """Pass messages on until the connection is lost."""
+    try:
+        while True:
+            message = await subscription.get_message(ignore_subscribe_messages=True, timeout=None)
+            if message is not None:
+                inbox.put(message["data"])
+    except (OSError, RedisError):
+        await _leave(subscription)
+
+
+async def _leave(subscription: Any) -> None:
+    with suppress(Exception):
+        await subscription.aclose()

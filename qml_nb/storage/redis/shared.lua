@@ -1,6 +1,7 @@
 -- What every verb starts with: it is put before each of the other files.
 --
--- KEYS[1] is the storage's hash tag with a colon, as in '{qml}:', so that all of its keys lie in one cluster slot:
+-- KEYS[1] is the storage's hash tag with a colon, as in '{qml}:', so that all of its keys lie in one cluster slot. No key
+-- of that very name exists; with KEYS[2] it keeps a script from running while the slot moves to another node (`Link`).
 --   jobs            HASH  id → body: priority, retries, queue, method, then what Python packed; never rewritten by a move
 --   heads           HASH  id → head: what moves change; a job that was never claimed nor scheduled has none
 --   ids             ZSET  all ids with score 0, to page by age
