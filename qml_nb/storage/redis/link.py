@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from qml_nb.storage.redis.target import Target
+from qml_nb.storage.redis.target import Target, disconnect
 from qml_nb.storage.redis.unavailable import FAULTS, LATE, unavailable
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Link:
             task.cancel()
         for client in (*self._unhurried.values(), self._client):
             with suppress(RedisError, OSError):
-                await client.aclose()
+                await disconnect(client)
         self._unhurried.clear()
 
     async def _until_shutdown(self) -> AsyncGenerator[None, None]:

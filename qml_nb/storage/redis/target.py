@@ -79,6 +79,13 @@ class Target(Struct, frozen=True):
         return _packed(client)
 
 
+async def disconnect(client: Any) -> None:
+    """Close a client's connections, and those to the sentinels that it asked."""
+    asked = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    for each in (client, *(asked.sentinels if asked else ())):
+        await each.aclose()
+
+
 def _packed(client: Redis) -> Redis:
     pool: Any = client.connection_pool
     pool.connection_class = packing(pool.connection_class)

@@ -1,0 +1,77 @@
+"""Every method of the face, called once at least, so that every kind of key is there."""
+
+import asyncio
+
+from qml_nb.job import Job
+from qml_nb.storage.backend import Recurring, ServerInfo
+from qml_nb.storage.storage import Storage
+from tests.contract.states import claim, one_in_each, put
+
+SCHEDULE = Recurring("nightly", "0 3 * * *", "report")
+SERVER = ServerInfo("server-1", "server", 1)
+
+
+async def exercise(storage: Storage) -> None:
+    """Call every method, and leave a record of every kind behind: jobs in each state, locks, waiters and so on."""
+    await move_jobs(storage)
+    await keep_records(storage)
+    await look_at_all(storage)
+    waiting = asyncio.create_task(storage.wait(["nobody's"], 30))
+    listening = await storage.subscribe("telemetry")
+    await storage.publish("telemetry", b"message")
+    assert await anext(listening) == b"message"
+    await asyncio.sleep(0.05)  # the waiter parks
+    await put(storage, queue="nobody's")
+    assert await waiting
+
+
+async def move_jobs(storage: Storage) -> None:
+    jobs = list((await one_in_each(storage)).values())
+    await storage.schedule(Job("work"), delay=60)
+    first, *_, last = await put(storage, 9, queue="others")
+    claimed = await storage.fetch_available_jobs_atomic("worker", 5, ["others"])
+    await storage.renew(claimed)
+    await storage.hand_back(claimed[0])
+    await storage.retry(claimed[1], 60, "later")
+    await storage.fail(claimed[2], "it broke")
+    await storage.complete(claimed[3], {"answer": 42})
+    await storage.cancel(last.id)
+    await storage.requeue(claimed[2].id)
+    await storage.update(jobs[0].replace(priority=3, queue="moved"))
+    await storage.update_if_state(first.replace(metadata={"a": "b"}), "enqueued")
+    await storage.delete(first.id)
+    await storage.sweep()
+
+
+async def keep_records(storage: Storage) -> None:
+    [job] = await put(storage, queue="locked")
+    await storage.try_acquire_job_lock(job.id, "owner", 60)
+    await storage.try_acquire_lock("lock", "owner", 60)
+    await storage.upsert_recurring(SCHEDULE)
+    await storage.register_server(SERVER)
+    await storage.heartbeat(SERVER.server_id)
+    await storage.pause_queue("paused")
+    await storage.migrate()
+
+
+async def look_at_all(storage: Storage) -> None:
+    [job] = await storage.list(limit=1)
+    await storage.get(job.id)
+    await storage.get_available_jobs()
+    await storage.get_queue_counts()
+    await storage.list_recurring()
+    await storage.list_servers()
+    await storage.list_paused_queues()
+
+
+async def traces(storage: Storage) -> tuple[object, ...]:
+    """What one sees of a storage, all of it empty or 0 if it was never used."""
+    kept = (await storage.list(), await storage.get_queue_counts(), await storage.get_available_jobs())
+    records = (await storage.list_recurring(), await storage.list_servers(), await storage.list_paused_queues())
+    return (*kept, *records)
+
+
+async def work_once(storage: Storage) -> None:
+    """Take a job through the queue: what a storage must be able to do to count as reached."""
+    [job] = await put(storage)
+    assert (await claim(storage)).id == job.id
