@@ -58,31 +58,42 @@ def lab(
 
 @bench.command()
 def limits(
-    storage: Annotated[str, typer.Option(help="Which storage: memory.")] = "memory",
+    storage: Annotated[str, typer.Option(help="Which storage: memory, redis.")] = "memory",
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs of each figure; their median counts.")] = 5,
-    page: Annotated[bool, typer.Option(help="Measure the control room in Chromium as well.")] = True,
+    page: Annotated[bool, typer.Option(help="With memory, measure the control room in Chromium as well.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure how fast the storage is, each figure beside its raw limit in the same run.
 
     Takes one to two minutes. Absolute figures drift with the machine: the share of the limit is what lasts.
+    For redis it starts servers of its own.
 
     Examples:
 
         qml-nb bench limits --storage memory
 
+        qml-nb bench limits --storage redis
+
         qml-nb bench limits --storage memory --no-page --json > limits.json
     """
-    if storage != "memory":
-        _give_up(f"expected --storage to be memory, got {storage!r}")
+    if storage not in ("memory", "redis"):
+        _give_up(f"expected --storage to be memory or redis, got {storage!r}")
     _need("psutil", "lab")
+    _say(f"{machine()}; {repeats} runs each")
+    figures = _memory_figures(repeats, page) if storage == "memory" else _redis_figures(repeats)
+    typer.echo(json.dumps({"machine": machine(), "figures": as_records(figures)}) if as_json else as_table(figures))
+
+
+def _memory_figures(repeats: int, page: bool) -> list[Figure]:
     from qml_nb.tuning.memory_limits import memory_figures
 
-    _say(f"{machine()}; {repeats} runs each")
-    figures = list(memory_figures(repeats, _say))
-    if page:
-        figures += _page_figures()
-    typer.echo(json.dumps({"machine": machine(), "figures": as_records(figures)}) if as_json else as_table(figures))
+    return [*memory_figures(repeats, _say), *(_page_figures() if page else [])]
+
+
+def _redis_figures(repeats: int) -> list[Figure]:
+    from qml_nb.tuning.redis_limits import redis_figures
+
+    return list(redis_figures(repeats, _say))
 
 
 def _page_figures() -> list[Figure]:

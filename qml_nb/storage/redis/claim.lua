@@ -18,22 +18,38 @@ end
 if #ids == 0 then return {} end
 local base = call('INCRBY', T .. 'claims', #ids) - #ids
 local bodies, heads = look_up('HMGET', JOBS, ids), look_up('HMGET', HEADS, ids)
-local answer, written, leases = {string.format('%.17g', now), base + 1}, {}, {}
+local answer, written, leases, claimed = {string.format('%.17g', now), base + 1}, {}, {}, {}
 local till = string.format('%.17g', now + lease)
-for i, id in ipairs(ids) do
-  local old = heads[i] or ''
-  local attempt, run, result, failed, err = 0, NONE, '', 0, ''
-  if old ~= '' then
-    local h = unpack_head(old)
-    attempt, run, result, failed, err = h.attempt, h.run, h.result, h.has_error, h.error
+
+-- Most jobs are claimed for the first time: of their heads, all but the claim's number is made once a queue.
+local FIRST_ATTEMPT, tails = struct.pack('>BI4', PROCESSING, 1), {}
+local function first_claim(queue)
+  local tail = tails[queue]
+  if not tail then
+    tail = struct.pack('>ddddI2c0I2c0I4c0B', NONE, now, NONE, NONE, #queue, queue, #worker, worker, 0, '', 0)
+    tails[queue] = tail
   end
-  local queue = of[i]
-  written[2 * i - 1], written[2 * i] = id, struct.pack(HEAD, PROCESSING, attempt + 1, base + i, run, now, NONE, NONE,
-    #queue, queue, #worker, worker, #result, result, failed) .. err
+  return tail
+end
+
+for i, id in ipairs(ids) do
+  local old, queue, head = heads[i] or '', of[i], nil
+  if old == '' then
+    head = FIRST_ATTEMPT .. struct.pack('>d', base + i) .. first_claim(queue)
+  else
+    local h = unpack_head(old)
+    h.state, h.attempt, h.claim, h.started, h.worker = PROCESSING, h.attempt + 1, base + i, now, worker
+    h.finished, h.expires = NONE, NONE
+    head = pack_head(h)
+  end
+  written[2 * i - 1], written[2 * i] = id, head
   leases[2 * i - 1], leases[2 * i] = till, id
   answer[3 * i], answer[3 * i + 1], answer[3 * i + 2] = id, bodies[i], old
-  count(ENQUEUED, queue, -1)
-  count(PROCESSING, queue, 1)
+  claimed[queue] = (claimed[queue] or 0) + 1
+end
+for queue, number in pairs(claimed) do
+  count(ENQUEUED, queue, -number)
+  count(PROCESSING, queue, number)
 end
 many('HSET', HEADS, written, 2)
 many('ZADD', LEASES, leases, 2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from math import isnan
 from struct import Struct
+from typing import Any
 
 from msgspec import msgpack
 
@@ -75,50 +76,35 @@ def pack_body(job: Job) -> bytes:
 
 def unpack_job(packed_id: bytes, body: bytes, head: bytes, lease: bytes = b"") -> Job:
     """Put a job together from what a script answered."""
-    priority, retries, length = _PREFIX.unpack_from(body)
-    end = 10 + length
-    queue = _text(body[10:end])
-    begin = end + 2
-    end = begin + _number(body, begin - 2, 2)
-    method = _text(body[begin:end])
-    args, kwargs, timeout, metadata, job_type, created = _decode(body[end:])
-    fields = (
-        unpack_id(packed_id),
-        method,
-        args,
-        kwargs,
-        queue,
-        priority,
-        retries,
-        timeout,
-        metadata,
-        job_type,
-        created,
-    )
-    return restore(*fields, *_unpack_head(head, lease)) if head else restore(*fields)
+    said = _unpack_body(packed_id, body)
+    return restore(*said, *_unpack_head(head, lease)) if head else restore(*said)
 
 
 def claimed_job(
     packed_id: bytes, body: bytes, head: bytes, worker: str, now: float, lease: float, claim_id: int
 ) -> Job:
     """Put a job together that was just claimed; `head` is what it had before."""
-    job = unpack_job(packed_id, body, head)
-    fields = (job.id, job.method, job.args_json, job.kwargs_json, job.queue, job.priority, job.max_retries, job.timeout)
-    moved = (
-        JobState.PROCESSING,
-        job.attempt + 1,
-        job.run_ts,
-        worker,
-        now + lease,
-        now,
-        None,
-        job.result_json,
-        job.error,
-    )
-    return restore(*fields, job.metadata_json, job.job_type, job.created_ts, *moved, None, claim_id)
+    attempt, run, result, error = 1, None, None, None
+    if head:
+        _, before, run, _, _, _, _, result, error, _, _ = _unpack_head(head, b"")
+        attempt += before
+    said = _unpack_body(packed_id, body)
+    moved = (JobState.PROCESSING, attempt, run, worker, now + lease, now, None, result, error, None, claim_id)
+    return restore(*said, *moved)
 
 
-def _unpack_head(head: bytes, lease: bytes) -> tuple[object, ...]:
+def _unpack_body(packed_id: bytes, body: bytes) -> tuple[Any, ...]:
+    """Return the fields up to `created_ts`."""
+    priority, retries, length = _PREFIX.unpack_from(body)
+    queue_end = _PREFIX.size + length
+    method_at = queue_end + 2
+    method_end = method_at + _number(body, queue_end, 2)
+    args, kwargs, timeout, metadata, job_type, created = _decode(body[method_end:])
+    queue, method = _text(body[_PREFIX.size : queue_end]), _text(body[method_at:method_end])
+    return unpack_id(packed_id), method, args, kwargs, queue, priority, retries, timeout, metadata, job_type, created
+
+
+def _unpack_head(head: bytes, lease: bytes) -> tuple[Any, ...]:
     """Return the fields from `state` on."""
     state, attempt, claim, run, started, finished, expires, length = _HEAD.unpack_from(head)
     worker_at = _HEAD.size + length + 2  # the queue's name lies between, which the body has as well

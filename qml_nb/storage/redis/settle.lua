@@ -7,15 +7,19 @@ local again = ARGV[5] == '1'
 local ids = {}
 for i = 1, jobs do ids[i] = ARGV[6 * i] end
 local raws = look_up('HMGET', HEADS, ids)
-local answers, written, freed, ended, done = {}, {}, {}, {}, {}
+local SUCCEEDED_BYTE, answers, written, freed, ended, done = string.char(SUCCEEDED), {}, {}, {}, {}, {}
 
-local function end_well(i, h, result)
-  h.state, h.finished, h.expires, h.result, h.has_error, h.error = SUCCEEDED, now, expires[SUCCEEDED], result, 0, ''
-  written[#written + 1], written[#written + 2] = ids[i], pack_head(h)
-  freed[#freed + 1] = ids[i]
-  ended[#ended + 1], ended[#ended + 2] = now, ids[i]
-  count(PROCESSING, h.queue, -1)
-  count(SUCCEEDED, h.queue, 1)
+-- Nearly all jobs come to this end: it goes over the head's bytes, without a table.
+local ended_now, now_text, succeeded = struct.pack('>dd', now, expires[SUCCEEDED]), string.format('%.17g', now), {}
+local function end_well(id, raw, result)
+  local queue, worker_at = struct.unpack('>I2c0', raw, QUEUE_AT)
+  local _, result_at = struct.unpack('>I2c0', raw, worker_at)
+  written[#written + 1] = id
+  written[#written + 1] = SUCCEEDED_BYTE .. string.sub(raw, 2, FINISHED_AT - 1) .. ended_now
+    .. string.sub(raw, QUEUE_AT, result_at - 1) .. struct.pack('>I4c0B', #result, result, 0)
+  freed[#freed + 1] = id
+  ended[#ended + 1], ended[#ended + 2] = now_text, id
+  succeeded[queue] = (succeeded[queue] or 0) + 1
 end
 
 local function end_otherwise(id, h, to, text, failed, delay)
@@ -29,15 +33,20 @@ end
 
 for i = 1, jobs do
   local id, claim, to, at = ids[i], tonumber(ARGV[6 * i + 1]), tonumber(ARGV[6 * i + 2]), 6 * i + 3
-  local h = raws[i] and not done[id] and unpack_head(raws[i])
+  local raw, state, attempt, its_claim = raws[i], nil, nil, nil
+  if raw and not done[id] then state, attempt, its_claim = struct.unpack('>BI4d', raw) end
   answers[i] = '0'
-  if h and h.claim == claim then
-    if h.state == PROCESSING then
+  if its_claim == claim then
+    if state == PROCESSING then
       answers[i], done[id] = '1', true
-      if to == SUCCEEDED then end_well(i, h, ARGV[at])
-      else end_otherwise(id, h, to, ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])) end
-    elseif again and h.state == to then answers[i] = '1' end
+      if to == SUCCEEDED then end_well(id, raw, ARGV[at])
+      else end_otherwise(id, unpack_head(raw), to, ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])) end
+    elseif again and state == to then answers[i] = '1' end
   end
+end
+for queue, number in pairs(succeeded) do
+  count(PROCESSING, queue, -number)
+  count(SUCCEEDED, queue, number)
 end
 many('HSET', HEADS, written, 2)
 many('ZREM', LEASES, freed)

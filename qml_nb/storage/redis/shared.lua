@@ -26,6 +26,7 @@ local ENDED = {[SUCCEEDED] = T .. 'ended:4', [FAILED] = T .. 'ended:5', [DELETED
 local NONE = 0 / 0
 local CHUNK = 1000  -- Lua unpacks some 8,000 values at most
 local BODY, HEAD = '>i4I4I2c0', '>BI4dddddI2c0I2c0I4c0B'
+local FINISHED_AT, QUEUE_AT = 30, 46  -- where these lie in a head
 
 local function clock(now)
   if now ~= '' then return tonumber(now) end

@@ -1,0 +1,209 @@
+"""How fast the Redis storage is, beside what Redis itself can do, on servers that are started for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from secrets import token_hex
+from time import perf_counter
+from typing import TYPE_CHECKING, TypeAlias
+
+from redis import Redis
+
+from qml_nb.config import ServerConfig
+from qml_nb.job import SUCCEEDED, Job
+from qml_nb.load.tasks import synthetic_tasks
+from qml_nb.server.server import BackgroundJobServer
+from qml_nb.servers import LocalServers
+from qml_nb.storage import open_storage
+from qml_nb.tuning.dramatiq_drain import dramatiq_rate
+from qml_nb.tuning.figures import Figure, figure
+from qml_nb.tuning.pickup import pickup_times
+from qml_nb.tuning.redis_raw import BATCH, benchmark_rates, raw_rates
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from qml_nb.storage.storage import Storage
+
+JOBS = 50_000
+MANY = 1_000
+PRODUCERS = 100
+SLOTS = 100
+SAMPLES = 400
+QUEUES = ("one", "two", "three")
+RIVAL_JOBS = 5_000
+
+Rate: TypeAlias = "Callable[[Storage], Awaitable[float]]"
+
+
+def redis_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    """Measure the Redis storage; `say` is told what comes next. A figure and its limit take turns, run by run."""
+    with LocalServers() as servers:
+        url = servers.redis()
+        say("memory a waiting job")
+        yield asyncio.run(_memory(url))
+        yield from _enqueueing(url, repeats, say)
+        yield from _draining(url, repeats, say)
+        say("pick-up at idle")
+        yield from _pickup(url)
+        say("redis-benchmark")
+        for what, rate in benchmark_rates(servers.server(url).port):
+            yield figure(what, [rate], "commands/s")
+        say("a cluster of three")
+        yield from _cluster(url, servers.redis_cluster(3), repeats)
+
+
+def _enqueueing(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    for what, rate, goal in (
+        (f"{JOBS:,} concurrent tasks, one enqueue each", _tasks, 60_000),
+        (f"{PRODUCERS} looping producers, one await enqueue each", _producers, 80_000),
+        (f"enqueue_many, {MANY:,} a call", _calls, 150_000),
+    ):
+        say(what)
+        both = [(_measured(url, rate), raw_rates(url, JOBS)[0]) for _ in range(repeats)]
+        yield figure(
+            what,
+            [value for value, _ in both],
+            "jobs/s",
+            goal=goal,
+            limits=[raw for _, raw in both],
+            limit_is=f"packed scripts that store {BATCH}",
+        )
+
+
+def _draining(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    what = f"server draining {JOBS:,} no-op jobs, {SLOTS} slots"
+    say(what)
+    both = [(_measured(url, _drain), raw_rates(url, JOBS)[1]) for _ in range(repeats)]
+    drained = figure(
+        what,
+        [value for value, _ in both],
+        "jobs/s",
+        goal=45_000,
+        limits=[raw for _, raw in both],
+        limit_is=f"packed scripts that store, fetch and settle {BATCH}",
+        share_goal=0.25,
+    )
+    yield drained
+    say("dramatiq, the same jobs")
+    rival = dramatiq_rate(url, RIVAL_JOBS)
+    if rival is None:
+        say("dramatiq: not measured, pip install 'dramatiq[redis]>=2.2'")
+        return
+    yield figure(
+        f"the same, as a multiple of {rival[0]}",
+        [drained.value / rival[1]],
+        "times",
+        goal=10,
+        limits=[],
+    )
+    yield figure(f"{rival[0]}, draining {RIVAL_JOBS:,} no-op jobs", [rival[1]], "jobs/s")
+
+
+def _pickup(url: str) -> Iterator[Figure]:
+    delays = sorted(asyncio.run(pickup_times(url, _fresh(), SAMPLES)))
+    for percent, goal in ((50, 1.5), (99, 5.0)):
+        value = delays[min(int(len(delays) * percent / 100), len(delays) - 1)]
+        what = f"pick-up at idle, enqueue call to handler in another process, p{percent}"
+        yield figure(what, [value], "ms", goal=goal, at_least=False)
+
+
+def _cluster(single: str, cluster: str, repeats: int) -> Iterator[Figure]:
+    for what, rate in (
+        (f"cluster of 3, {len(QUEUES)} queues: enqueue_many", _calls_to_queues),
+        (f"cluster of 3, {len(QUEUES)} queues: drain", _drain_queues),
+    ):
+        both = [(_measured(cluster, rate), _measured(single, rate)) for _ in range(repeats)]
+        yield figure(
+            what,
+            [value for value, _ in both],
+            "jobs/s",
+            limits=[value for _, value in both],
+            limit_is="the same on a single server",
+            share_goal=0.75,
+        )
+
+
+def _measured(url: str, rate: Rate) -> float:
+    async def run() -> float:
+        async with await open_storage(url, key_prefix=_fresh(), max_finished_jobs=None) as storage:
+            gc.collect()
+            return await rate(storage)
+
+    return asyncio.run(run())
+
+
+async def _tasks(storage: Storage) -> float:
+    began = perf_counter()
+    await asyncio.gather(*(storage.enqueue(Job("noop", [number])) for number in range(JOBS)))
+    return JOBS / (perf_counter() - began)
+
+
+async def _producers(storage: Storage) -> float:
+    async def produce() -> None:
+        for number in range(JOBS // PRODUCERS):
+            await storage.enqueue(Job("noop", [number]))
+
+    began = perf_counter()
+    await asyncio.gather(*(produce() for _ in range(PRODUCERS)))
+    return JOBS / (perf_counter() - began)
+
+
+async def _calls(storage: Storage) -> float:
+    return await _store(storage, [Job("noop", [number]) for number in range(JOBS)])
+
+
+async def _calls_to_queues(storage: Storage) -> float:
+    return await _store(storage, [Job("noop", [number], queue=QUEUES[number % 3]) for number in range(JOBS)])
+
+
+async def _store(storage: Storage, jobs: list[Job]) -> float:
+    gc.collect()
+    began = perf_counter()
+    for first in range(0, len(jobs), MANY):
+        await storage.enqueue_many(jobs[first : first + MANY])
+    return len(jobs) / (perf_counter() - began)
+
+
+async def _drain(storage: Storage) -> float:
+    await _calls(storage)
+    return await _emptied(storage, ("default",))
+
+
+async def _drain_queues(storage: Storage) -> float:
+    await _calls_to_queues(storage)
+    return await _emptied(storage, QUEUES)
+
+
+async def _emptied(storage: Storage, queues: tuple[str, ...]) -> float:
+    """From the start of the server until the storage says that all are finished."""
+    config = ServerConfig("bench", worker_count=SLOTS, queues=queues)
+    server = BackgroundJobServer(storage, synthetic_tasks(), config)
+    gc.collect()
+    began = perf_counter()
+    async with server:
+        await server.drained()
+        took = perf_counter() - began
+    counts = await storage.get_job_counts()
+    assert counts[SUCCEEDED] == JOBS, counts
+    return JOBS / took
+
+
+async def _memory(url: str) -> Figure:
+    async with await open_storage(url, key_prefix=_fresh()) as storage:
+        with Redis.from_url(url) as client:
+            before = _used(client)
+            await storage.enqueue_many(Job("send_email", [number, "user@example.com", True]) for number in range(JOBS))
+            size = (_used(client) - before) / JOBS
+    return figure("memory on the server, a waiting job of 3 short arguments", [size], "bytes", goal=350, at_least=False)
+
+
+def _used(client: Redis) -> int:
+    used: int = client.info("memory")["used_memory"]
+    return used
+
+
+def _fresh() -> str:
+    """Return a key prefix that nobody has used."""
+    return f"bench-{token_hex(4)}"
