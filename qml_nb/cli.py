@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 from urllib.parse import quote
 
 import typer
+from msgspec import to_builtins
 
 from qml_nb.errors import QMLError
 from qml_nb.tuning.figures import Figure, as_records, as_table, figure, machine
@@ -82,6 +83,38 @@ def limits(
     _say(f"{machine()}; {repeats} runs each")
     figures = _memory_figures(repeats, page) if storage == "memory" else _redis_figures(repeats)
     typer.echo(json.dumps({"machine": machine(), "figures": as_records(figures)}) if as_json else as_table(figures))
+
+
+@bench.command()
+def rows(
+    numbers: Annotated[list[int] | None, typer.Argument(help="Numbers of the guide's rows; none for all.")] = None,
+    storage: Annotated[str, typer.Option(help="Which storage: redis.")] = "redis",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+) -> None:
+    """Run rows of the performance guide, and print what is measured beside what the guide claims.
+
+    It starts servers of its own. The rows about Redis are 17 to 22, 31, 34, 42 and 57 to 59.
+
+    Examples:
+
+        qml-nb bench rows
+
+        qml-nb bench rows 31 34 --json
+    """
+    from qml_nb.tuning.redis_rows import ROWS, redis_rows
+
+    if storage != "redis":
+        _give_up(f"expected --storage to be redis, got {storage!r}")
+    if unknown := sorted(set(numbers or ()) - set(ROWS)):
+        _give_up(f"no row {unknown[0]} about Redis; there are {', '.join(map(str, ROWS))}")
+    _say(machine())
+    measured = []
+    for row in redis_rows(numbers or ()):
+        measured.append(row)
+        if not as_json:
+            typer.echo(f"{row.row:>3}  {row.what:<60} {row.value:>14,.6g} {row.unit:<9} guide: {row.claim or '–'}")
+    if as_json:
+        typer.echo(json.dumps({"machine": machine(), "rows": to_builtins(measured)}))
 
 
 def _memory_figures(repeats: int, page: bool) -> list[Figure]:
