@@ -18,8 +18,8 @@ FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED)
 
 
 def connections(url: str, name: str) -> int:
-    """How many connections a client of that name has."""
-    return sum(client["name"] == name for client in ask(url, "CLIENT LIST"))
+    """How many connections a client of that name has for commands; one more of redis-py asks where the slots are."""
+    return sum(client["name"] == name and client["cmd"] != "cluster|slots" for client in ask(url, "CLIENT LIST"))
 
 
 # -- pool_size
