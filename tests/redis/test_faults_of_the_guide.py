@@ -21,6 +21,7 @@ and its neighbours here catch 5 and 24, options that nothing reads (`test_bounds
 """
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -242,6 +243,28 @@ async def test_waiters_that_are_gone_do_not_pile_up(storage: Storage, server: Lo
     assert not any(await asyncio.gather(*(storage.wait([f"queue {n}"], 0.05) for n in range(50))))
 
     assert keys(server) == []
+
+
+WAITER = """
+import asyncio, sys
+from qml_nb.storage import RedisStorage
+asyncio.run(RedisStorage(sys.argv[1]).wait(timeout=1.0))
+"""
+
+
+async def test_a_waiter_whose_process_was_killed_is_forgotten(connect: Any, url: str, server: LocalServer) -> None:
+    """34, likewise: nobody is left to take it away."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", WAITER, url)
+    while not keys(server):
+        await asyncio.sleep(0.01)
+    process.kill()
+    await process.wait()
+    assert "{qml}:parked" in keys(server)
+
+    storage = await connect(url, key_prefix="qml")
+    while keys(server):
+        await asyncio.sleep(0.05)
+        await storage.sweep()
 
 
 # -- a cap on what is looked at
