@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+from contextlib import suppress
 from functools import wraps
 from inspect import iscoroutinefunction
 from threading import Lock, Thread
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from qml_nb.storage.storage import Storage
 
 _ONLY_AWAITED = {"subscribe"}  # what it returns is read in the loop that it was made in
+_LAST_SECONDS = 2.0
 _lock = Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
@@ -26,6 +29,23 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _shut_down() -> None:
+    """Let whatever lives on the toolkit's loop close its connections before the interpreter ends."""
+    if _loop is not None and _loop.is_running():
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_end_all(), _loop).result(_LAST_SECONDS)
+
+
+async def _end_all() -> None:
+    loop = asyncio.get_running_loop()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await loop.shutdown_asyncgens()
 
 
 def loop_of_the_toolkit() -> asyncio.AbstractEventLoop:

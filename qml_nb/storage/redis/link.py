@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha1
 from importlib.resources import files
 from time import monotonic
@@ -16,7 +16,7 @@ from qml_nb.storage.redis.target import Target, disconnect
 from qml_nb.storage.redis.unavailable import FAULTS, LATE, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 
     from qml_nb.config import RedisConfig
 
@@ -32,6 +32,12 @@ class Script:
         self.name = name
         self.text = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("shared", name)).encode()
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+def cancellations() -> int:
+    """Return how often the current task was asked to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 class Link:
@@ -62,6 +68,7 @@ class Link:
         """Let go of every connection, and of who waits on one."""
         for task in self._tasks:
             task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for client in (*self._unhurried.values(), self._client):
             with suppress(RedisError, OSError):
                 await disconnect(client)
@@ -75,24 +82,26 @@ class Link:
 
     async def run(self, script: Script, *arguments: Argument) -> Any:
         """Run a verb; it touches the keys of this storage only."""
-        async with self._turn():
-            try:
-                return await self._client.evalsha(script.sha, *self._keys, *arguments)
-            except NoScriptError:  # a fresh server, one that was restarted, SCRIPT FLUSH
-                return await self._client.eval(script.text, *self._keys, *arguments)
+        return await self._in_turn(lambda: self._run(script, arguments))
+
+    async def _run(self, script: Script, arguments: tuple[Argument, ...]) -> Any:
+        try:
+            return await self._client.evalsha(script.sha, *self._keys, *arguments)
+        except NoScriptError:  # a fresh server, one that was restarted, SCRIPT FLUSH
+            return await self._client.eval(script.text, *self._keys, *arguments)
 
     async def command(self, name: str, *arguments: Argument) -> Any:
         """Run one command, on the node of this storage's keys."""
-        async with self._turn():
-            return await self._client.execute_command(name, *arguments)
+        return await self._in_turn(lambda: self._client.execute_command(name, *arguments))
 
     async def pop(self, key: str, timeout: float) -> bytes | None:
         """Take the first element of a list as soon as there is one, on a connection of its own."""
         client = await self._without_haste()
         task = self.spawn(client.execute_command("BLPOP", key, timeout))
         try:
-            async with self._translated(), asyncio.timeout(timeout + self._patience):
-                popped = await task
+            with self._translated():
+                async with asyncio.timeout(timeout + self._patience):
+                    popped = await task
         finally:
             task.cancel()
         return popped[1] if popped else None
@@ -106,7 +115,7 @@ class Link:
 
     async def subscribe(self, channel: str) -> Any:
         """Return redis-py's subscription, once the server has noted it."""
-        async with self._translated():
+        with self._translated():
             subscription = (await self._without_haste()).pubsub()
             try:
                 await subscription.subscribe(channel)
@@ -121,7 +130,7 @@ class Link:
         """Return a client for what may take its time, of the server that has this storage's keys."""
         target, where = self._target, None
         if target.kind == "cluster":
-            async with self._translated():
+            with self._translated():
                 node = (await self._client.initialize()).get_node_from_key(self.tag)
             where = (node.host, node.port)
         if where not in self._unhurried:
@@ -131,21 +140,24 @@ class Link:
             self._unhurried[where] = (target.primary if target.kind == "sentinel" else target.single)(**options)
         return self._unhurried[where]
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _in_turn(self, call: Callable[[], Awaitable[T]]) -> T:
         """Wait for a connection, but not on and on behind calls that a silent server lets wait."""
-        came = monotonic()
-        async with self._translated(), self._gate:
-            if self._silent_at > came:
-                raise RedisTimeoutError
-            try:
-                yield
-            except LATE:
-                self._silent_at = monotonic()
-                raise
+        came, cancelled = monotonic(), cancellations()
+        with self._translated():
+            async with self._gate:
+                if self._silent_at > came:
+                    raise RedisTimeoutError
+                try:
+                    answer = await call()
+                except LATE:
+                    self._silent_at = monotonic()
+                    raise
+        if cancellations() > cancelled:  # which `wait_for` of Python 3.11, in redis-py, sometimes swallows
+            raise asyncio.CancelledError
+        return answer
 
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         """Raise what redis-py raises as errors of this library."""
         try:
             yield

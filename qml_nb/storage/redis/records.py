@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from qml_nb.errors import JobNotFound, StorageClosed, StorageUnavailable
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.inbox import Inbox
-from qml_nb.storage.redis.link import Link, Script
+from qml_nb.storage.redis.link import Link, Script, cancellations
 from qml_nb.storage.redis.packing import pack_id
 from qml_nb.storage.redis.target import Target
 from qml_nb.storage.redis.unavailable import ConnectionLost
@@ -112,11 +112,13 @@ class RedisRecords:
 
     async def _persist(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
         """Try, and when the connection is lost for up to `command_timeout` again; an attempt is told that it is another."""
-        lost_at, pause = None, _FIRST_PAUSE
+        lost_at, pause, cancelled = None, _FIRST_PAUSE, cancellations()
         while True:
             try:
                 return await attempt(lost_at is not None)
-            except ConnectionLost:
+            except ConnectionLost as error:
+                if cancellations() > cancelled:  # the connection was lost by that
+                    raise asyncio.CancelledError from error
                 lost_at = lost_at or monotonic()
                 if self._closed or monotonic() + pause > lost_at + self.config.command_timeout:
                     raise

@@ -1,0 +1,53 @@
+"""What the fault tests start from: servers of their own, which they may kill, freeze and restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from qml_nb import RedisStorage
+from qml_nb.servers import LocalServers
+
+Connect = Callable[..., RedisStorage]
+"""Makes one more storage of the test's own keys, at a URL; takes options of `RedisConfig`."""
+
+
+@pytest.fixture
+def servers() -> Iterator[LocalServers]:
+    """Servers that are stopped after the test."""
+    with LocalServers() as servers:
+        yield servers
+
+
+@pytest.fixture(params=["single", "cluster"])
+def url(request: pytest.FixtureRequest, servers: LocalServers) -> str:
+    """The address of a durable server, and of a cluster of three such."""
+    return servers.redis(durable=True) if request.param == "single" else servers.redis_cluster(3, durable=True)
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Makes storages; after the test they are closed, and nothing may have gone wrong beside it."""
+    prefix, wrong = f"faults-{uuid4().hex}", []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    async with AsyncExitStack() as stack:
+
+        def new(url: str, **options: Any) -> RedisStorage:
+            storage = RedisStorage(url=url, **{"key_prefix": prefix} | options)
+            stack.push_async_callback(storage.close)
+            return storage
+
+        yield new
+    await asyncio.sleep(0)
+    assert wrong == []
+
+
+@pytest.fixture
+def storage(connect: Connect, url: str) -> RedisStorage:
+    """A storage on a server, and on a cluster."""
+    return connect(url)
