@@ -94,6 +94,8 @@ async def load(storage: RedisStorage, **options: Any) -> AsyncIterator[Load]:
         finally:
             for producer in producers:
                 producer.cancel()
-            ended = await asyncio.gather(*producers, return_exceptions=True)
-        assert [error for error in ended if not isinstance(error, asyncio.CancelledError)] == []
+            ended: list[Any] = await asyncio.gather(*producers, return_exceptions=True)
+        for error in ended:
+            if not isinstance(error, asyncio.CancelledError):
+                raise error
         await made.check()

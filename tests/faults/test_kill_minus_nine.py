@@ -61,7 +61,7 @@ class Processes:
         """Let all end in order, and see that they do."""
         for process in self.running:
             process.communicate(timeout=60)
-            assert process.returncode == 0
+            assert process.returncode == 0, "".join(path.with_suffix(".log").read_text() for path in self.paths)
 
 
 @contextmanager
@@ -100,6 +100,7 @@ async def test_no_job_is_lost_and_none_handed_out_twice(
             await until(lambda: workers.lines(workers.paths[-1])[1])
             died.append(workers.kill_and_replace())
         await succeeded(JOBS * 3 // 5)
+        await until(lambda: workers.lines(workers.paths[-1])[1])  # one that starts while the server is away gives up
         server.restart()
         await storage.drained(timeout=60)
         took = monotonic() - started

@@ -1,4 +1,7 @@
-"""Connections that pack commands in C: redis-py leaves only the parsing to hiredis, and packing is a third of a push."""
+"""Connections that pack commands in C: redis-py leaves only the parsing to hiredis, and packing is a third of a push.
+
+A command that meets a connection which another caller's error has just closed fails as any lost connection does.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,23 @@ from functools import cache
 from typing import Any
 
 from hiredis import pack_command
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 
 @cache
 def packing(connection_class: Any) -> Any:
     """Return a kind of redis-py connection that has its commands packed by hiredis."""
 
+    async def send(self: Any, *arguments: Any, **options: Any) -> None:
+        try:
+            await connection_class.send_packed_command(self, *arguments, **options)
+        except (AttributeError, TypeError) as error:  # what redis-py and asyncio meet where a connection just closed
+            raise RedisConnectionError("the connection closed while a command was sent") from error
+
     def pack(self: Any, *arguments: Any) -> Any:
         if " " in arguments[0]:  # as in "CLUSTER SLOTS": redis-py splits such names
             return connection_class.pack_command(self, *arguments)
         return [pack_command(arguments)]
 
-    return type(f"Packing{connection_class.__name__}", (connection_class,), {"pack_command": pack})
+    methods = {"pack_command": pack, "send_packed_command": send}
+    return type(f"Packing{connection_class.__name__}", (connection_class,), methods)

@@ -196,11 +196,11 @@ class RedisRecords:
 
     async def put_server(self, server: ServerInfo, *, now: float | None = None) -> None:
         """See `Backend.put_server`."""
-        await self._run("put_server", instant(now), server.server_id, msgpack.encode(server))
+        await self._again("put_server", None, instant(now), server.server_id, msgpack.encode(server))
 
     async def beat_server(self, server_id: str, *, now: float | None = None) -> bool:
         """See `Backend.beat_server`."""
-        return bool(await self._run("beat_server", instant(now), server_id))
+        return bool(await self._again("beat_server", None, instant(now), server_id))
 
     async def drop_server(self, server_id: str) -> bool:
         """See `Backend.drop_server`."""
