@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qml_nb.config import RedisConfig
 from qml_nb.errors import CapacityExceeded
-from qml_nb.job import CRASH_ATTEMPTS, FAILED, FINAL, LOST_LEASE, SCHEDULED, TRANSITIONS, JobState
+from qml_nb.job import CRASH_ATTEMPTS, ENQUEUED, FAILED, FINAL, LOST_LEASE, SCHEDULED, TRANSITIONS, JobState
 from qml_nb.storage.backend import Swept
 from qml_nb.storage.redis.packing import NUMBER, STATES, claimed_job, id_of, pack_body, pack_id, unpack_job
 from qml_nb.storage.redis.records import RedisRecords, instant
@@ -178,7 +178,12 @@ class RedisBackend(RedisRecords):
 
 
 def _as_pushed(jobs: Sequence[Job]) -> list[Argument]:
-    arguments: list[Argument] = []
+    """Return what the script takes from its fourth argument on."""
+    first = jobs[0]
+    queue, priority = first.queue, first.priority
+    if all(job.queue == queue and job.priority == priority and job.state is ENQUEUED for job in jobs):
+        return [queue, -priority, *(part for job in jobs for part in (id_of(job), pack_body(job)))]
+    arguments: list[Argument] = [b"", b""]
     for job in jobs:
         arguments += (id_of(job), pack_body(job), instant(job.run_ts) if job.state is SCHEDULED else b"")
     return arguments

@@ -38,12 +38,15 @@ local function expiry(now, ttl)
   return ttl == '' and NONE or now + tonumber(ttl)
 end
 
--- Call a command with many arguments, in pieces of whole groups.
-local function many(command, key, arguments, group)
-  local step = CHUNK * (group or 1)
+-- Call a command with many arguments, in pieces of whole groups, and add up what it answers.
+local function many(command, key, arguments, group, option)
+  local step, sum = CHUNK * (group or 1), 0
   for first = 1, #arguments, step do
-    call(command, key, unpack(arguments, first, math.min(first + step - 1, #arguments)))
+    local last = math.min(first + step - 1, #arguments)
+    if option then sum = sum + call(command, key, option, unpack(arguments, first, last))
+    else sum = sum + call(command, key, unpack(arguments, first, last)) end
   end
+  return sum
 end
 
 local function look_up(command, key, ids)
