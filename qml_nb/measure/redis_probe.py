@@ -76,9 +76,9 @@ def read_redis(url: str, *, pings: int = 20) -> RedisReading:
     """
     check_int("pings", pings, 1)
     try:
-        clients = list(_clients(url))
-        trips = [trip for client in clients for trip in _pings(client, pings)]
-        infos = [client.info("everything") for client in clients]
+        nodes = list(clients(url))
+        trips = [trip for client in nodes for trip in _pings(client, pings)]
+        infos = [client.info("everything") for client in nodes]
     except (RedisError, OSError) as error:
         raise StorageUnavailable(f"Redis can't be read: {error}; check the url") from error
     return _reading(infos, trips)
@@ -112,7 +112,8 @@ def cost_per_job(before: RedisReading, after: RedisReading, jobs: int) -> RedisC
     )
 
 
-def _clients(url: str) -> Iterator[Redis]:
+def clients(url: str) -> Iterator[Redis]:
+    """Yield a client of the server, or of each primary of the cluster, that a URL names."""
     if not url.startswith(_CLUSTER):
         yield Redis.from_url(url)
         return

@@ -19,7 +19,7 @@ from qml_nb.storage import open_storage
 from qml_nb.tuning.dramatiq_drain import dramatiq_rate
 from qml_nb.tuning.figures import Figure, figure
 from qml_nb.tuning.pickup import pickup_times
-from qml_nb.tuning.redis_raw import BATCH, benchmark_rates, raw_rates
+from qml_nb.tuning.redis_raw import BATCH, benchmark_rates, empty, raw_rates
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -126,6 +126,9 @@ def _cluster(single: str, cluster: str, repeats: int) -> Iterator[Figure]:
 
 
 def _measured(url: str, rate: Rate) -> float:
+    """Measure on an empty server: what earlier runs left there would make later ones slower."""
+    empty(url)
+
     async def run() -> float:
         async with await open_storage(url, key_prefix=_fresh(), max_finished_jobs=None) as storage:
             gc.collect()

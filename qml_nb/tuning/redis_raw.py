@@ -11,6 +11,7 @@ from hiredis import pack_command
 from redis import Redis
 
 from qml_nb.job import Job
+from qml_nb.measure.redis_probe import clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,6 +73,12 @@ def _send(client: Redis, calls: Sequence[bytes]) -> float:
     took = perf_counter() - began
     client.connection_pool.release(connection)
     return took
+
+
+def empty(url: str) -> None:
+    """Remove all data of a server, or of every primary of a cluster, and wait until that is done."""
+    for client in clients(url):
+        client.flushall(asynchronous=False)
 
 
 def benchmark_rates(port: int) -> Iterator[tuple[str, float]]:
