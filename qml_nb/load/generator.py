@@ -10,8 +10,9 @@ from threading import Lock, Thread
 from time import time
 from typing import TYPE_CHECKING, Self
 
-from qml_nb.errors import CapacityExceeded, InvalidValue
+from qml_nb.errors import CapacityExceeded, InvalidValue, StorageUnavailable
 from qml_nb.load.arrivals import check_arrivals, gap
+from qml_nb.load.outlet import Outlet
 from qml_nb.load.tasks import Mix
 from qml_nb.validate import check_int, check_name
 
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
 
 log = getLogger("qml_nb.load")
 
-_TICK = 0.001
+_TICK, _LONGEST_TICK = 0.001, 0.008
 _BATCH = 1_000
 _LATE = 0.01
+_AWAY_PAUSE = 0.2
+_LOOK = 0.02
 
 
 class LoadGenerator:
@@ -34,7 +37,10 @@ class LoadGenerator:
     Each job has an intended instant, fixed by rate, arrival process and seed alone; that instant becomes its
     `created_at`. If the sender or the queue falls behind, the delay shows in the latency instead of thinning the load
     out (open loop: no coordinated omission). `start` and `stop` return at once; `rate`, `mix` and `arrivals` may be
-    changed while it runs. As a coroutine, `run(seconds)` sends without a thread.
+    changed while it runs, and so may `storage`. As a coroutine, `run(seconds)` sends without a thread.
+
+    The next jobs leave without waiting for the storage's answer to those before. A server that goes away does not end the
+    load: what can't be sent for some seconds is `lost`, and counted.
 
     Args:
         storage: where to; with a thread, one that may be called from any.
@@ -57,7 +63,7 @@ class LoadGenerator:
         seed: int = 0,
         max_retries: int = 0,
     ) -> None:
-        self.storage = storage
+        self._outlet = Outlet(storage)
         self.queue = check_name("queue", queue)
         self.max_retries = check_int("max_retries", max_retries, 0)
         self.sent = 0
@@ -66,6 +72,8 @@ class LoadGenerator:
         """Of these, jobs that left more than 10 ms after their intended instant: the sender was the bottleneck."""
         self.refused = 0
         """Jobs that a full storage refused; their instants have passed, they are not sent again."""
+        self.lost = 0
+        """Jobs given up since the storage's server was away; some may have been stored before the answer got lost."""
         self.error: BaseException | None = None
         """What ended the load, if it did not stop by itself."""
         # Two streams: how many gaps were drawn before a job must not change the job, nor the other way round.
@@ -78,6 +86,15 @@ class LoadGenerator:
         self.mix = Mix() if mix is None else mix
         self.arrivals = arrivals
         self.rate = rate
+
+    @property
+    def storage(self) -> Storage:
+        """Where the jobs go; those on their way still go to the one before."""
+        return self._outlet.storage
+
+    @storage.setter
+    def storage(self, storage: Storage) -> None:
+        self._outlet = Outlet(storage)
 
     @property
     def mix(self) -> Mix:
@@ -150,9 +167,10 @@ class LoadGenerator:
         end = None if seconds is None else time() + seconds
         while not self._stopping and (end is None or time() < end):
             await self._send(self._due(time() if end is None else min(time(), end)))
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(max(_TICK, min(self._outlet.pace, _LONGEST_TICK)))
         if end is not None and not self._stopping:
             await self._send(self._due(end))
+        await self._outlet.landed()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -193,20 +211,34 @@ class LoadGenerator:
 
     async def _send(self, instants: list[float]) -> None:
         for start in range(0, len(instants), _BATCH):
+            while not await (outlet := self._outlet).place(_LOOK) and not self._stopping:
+                pass
             if self._stopping:
                 return
             batch = [self._job(instant) for instant in instants[start : start + _BATCH]]
-            await self._enqueue(batch)
+            await self._leave(outlet, batch)
             await asyncio.sleep(0)  # memory never suspends, and `run` may share its loop
 
-    async def _enqueue(self, batch: list[Job]) -> None:
+    async def _leave(self, outlet: Outlet, batch: list[Job]) -> None:
+        late = sum(time() - job.created_ts > _LATE for job in batch)
+        sending = self._enqueue(outlet.storage, batch, late)
+        if outlet.storage.backend.round_trip:
+            outlet.launch(sending)
+        else:  # the answer is there at once, and a task would only cost
+            await sending
+
+    async def _enqueue(self, storage: Storage, batch: list[Job], late: int) -> None:
         try:
-            await self.storage.enqueue_many(batch)
+            await storage.enqueue_many(batch)
         except CapacityExceeded:
             self.refused += len(batch)
-            return
-        self.sent += len(batch)
-        self.late += sum(time() - job.created_ts > _LATE for job in batch)
+        except StorageUnavailable as error:
+            self.lost += len(batch)
+            log.warning("%r lost %d jobs: %s", self, len(batch), error)
+            await asyncio.sleep(_AWAY_PAUSE)  # on its way all the while: so few tries a second
+        else:
+            self.sent += len(batch)
+            self.late += late
 
     def _job(self, instant: float) -> Job:
         created_at = datetime.fromtimestamp(instant, UTC)

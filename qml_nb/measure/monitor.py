@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from logging import getLogger
 from math import nan
 from time import monotonic, time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct, field
 
+from qml_nb.errors import StorageUnavailable
 from qml_nb.job import ENQUEUED
 from qml_nb.measure.histogram import Histogram
 from qml_nb.server.telemetry import PHASES
@@ -36,13 +38,17 @@ _RATE_SPAN = 5
 """Samples over which rates are taken: half a second smooths the grain of 100 ms, and is not yet late."""
 _LATENCY_SPAN = 10
 """Samples over which percentiles are taken."""
+_PATIENCE = 1.0
+"""Seconds until a storage that does not answer is told of."""
+_INBOX = 10_000
 PERCENTS = (50.0, 95.0, 99.0)
 
 
 class Sample(Struct, frozen=True):
     """What the queue did at an instant: rates in jobs a second over the last half second, latencies in seconds.
 
-    Latencies are of the jobs settled in the last second, NaN where there were none.
+    `rate_in` counts what came through the monitored `Storage` object, counts and depth all that is stored. Latencies are
+    of the jobs settled in the last second, NaN where there were none.
     """
 
     ts: float
@@ -72,15 +78,22 @@ class Monitor:
     """Samples a storage and the servers whose `listeners` it stands in, on the toolkit's own loop thread.
 
     `samples` keeps the last `window` seconds. `watch(pool)` connects a pool or a server. `start` and `stop` return at
-    once. `listeners` are called with each sample, in the loop's thread, and must return at once.
+    once. `listeners` are called with each sample, in the loop's thread, and must return at once. `storage` may be changed
+    while it runs. While the storage does not answer there are no samples, and `error` says why.
     """
 
     def __init__(self, storage: Storage, *, window: float = 60.0) -> None:
         self.storage = storage
         self.samples: deque[Sample] = deque(maxlen=max(int(check_seconds("window", window) / INTERVAL), 1))
         self.listeners: list[Callable[[Sample], None]] = []
-        self._inbox: deque[Snapshot] = deque()  # filled by the servers' threads, emptied by ours
-        self._latest: dict[str, Snapshot] = {}  # of each server that runs
+        self.error: Exception | None = None
+        """Why there was no sample the last time."""
+        self.on_error: list[Callable[[], None]] = []
+        """Called like `listeners` when `error` has come, changed or gone."""
+        self._feeds: dict[Any, Callable[[Snapshot], None]] = {}
+        # Filled by the servers' threads, emptied by ours; bounded, for while a storage is away nobody empties it.
+        self._inbox: deque[tuple[Any, Snapshot]] = deque(maxlen=_INBOX)
+        self._latest: dict[str, tuple[Any, Snapshot]] = {}  # of each server that runs
         self._done = self._failed = 0
         self._totals: deque[_Totals] = deque(maxlen=_RATE_SPAN + 1)
         self._phases: deque[dict[str, Histogram]] = deque(maxlen=_LATENCY_SPAN)
@@ -89,7 +102,15 @@ class Monitor:
 
     def watch(self, source: Any) -> Self:
         """Take the snapshots of a `WorkerPool` or a `BackgroundJobServer`."""
-        source.listeners.append(self._receive)
+        feed = self._feeds[source] = partial(self._receive, source)
+        source.listeners.append(feed)
+        return self
+
+    def unwatch(self, source: Any) -> Self:
+        """Take no more snapshots of a pool or a server: its slots, busy or not, are no longer part of the picture."""
+        feed = self._feeds.pop(source, None)
+        if feed in source.listeners:
+            source.listeners.remove(feed)
         return self
 
     def start(self) -> Self:
@@ -142,10 +163,10 @@ class Monitor:
     def __repr__(self) -> str:
         return f"Monitor({'running' if self.is_running else 'stopped'}, {len(self.samples)} samples)"
 
-    def _receive(self, snapshot: Snapshot) -> None:
+    def _receive(self, source: Any, snapshot: Snapshot) -> None:
         if not self.is_running:  # nobody would empty the inbox
             return
-        self._inbox.append(snapshot)
+        self._inbox.append((source, snapshot))
         if self._wake is not None:
             with suppress(RuntimeError):  # the toolkit's loop ended, as after a fork
                 loop_of_the_toolkit().call_soon_threadsafe(self._wake.set)
@@ -154,24 +175,46 @@ class Monitor:
         """Sample as soon as a snapshot comes, so that none gets old; without snapshots, sample all the same."""
         for old in (self._inbox, self._latest, self._totals, self._phases):  # rates don't reach over a pause
             old.clear()
-        self._wake = wake = asyncio.Event()
+        self._wake, storage = asyncio.Event(), self.storage
         while not self.storage.closed:
             began = monotonic()
-            try:
-                self._take(await self.storage.get_job_counts())
-            except Exception:
-                log.warning("no sample of %r", self.storage, exc_info=True)
+            if storage is not self.storage:
+                storage = self.storage
+                self._totals.clear()  # another storage counts from another beginning
+                self._phases.clear()
+            await self._sample(storage)
             await asyncio.sleep(began + _SHORTEST - monotonic())
             with suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), INTERVAL)
-            wake.clear()
+                await asyncio.wait_for(self._wake.wait(), INTERVAL)
+            self._wake.clear()
+
+    async def _sample(self, storage: Storage) -> None:
+        error: Exception | None = None
+        try:
+            counts = await _counts(storage)
+            if storage is self.storage:
+                self._take(counts)
+        except Exception as caught:
+            error = caught
+        if storage is self.storage:  # else it was changed meanwhile
+            self._note(error)
+
+    def _note(self, error: Exception | None) -> None:
+        before, self.error = self.error, error
+        if error is not None:
+            log.warning("no sample of %r", self.storage, exc_info=error)
+        if str(before) != str(error):
+            for listener in list(self.on_error):
+                listener()
 
     def _take(self, counts: dict[JobState, int]) -> None:
         now = time()
-        snapshots = [self._inbox.popleft() for _ in range(len(self._inbox))]
-        for snapshot in snapshots:
-            self._count(snapshot)
-        servers = self._latest.values()
+        received = [self._inbox.popleft() for _ in range(len(self._inbox))]
+        heard = [(source, snapshot) for source, snapshot in received if source in self._feeds]
+        for source, snapshot in heard:
+            self._count(source, snapshot)
+        self._latest = {name: told for name, told in self._latest.items() if told[0] in self._feeds}
+        snapshots, servers = [snapshot for _, snapshot in heard], [snapshot for _, snapshot in self._latest.values()]
         self._totals.append(_Totals(now, self.storage.totals.pushed, self._done, self._failed))
         self._phases.append(_merged([snapshot.phases for snapshot in snapshots]))
         sample = Sample(
@@ -190,15 +233,15 @@ class Monitor:
         for listener in list(self.listeners):
             listener(sample)
 
-    def _count(self, snapshot: Snapshot) -> None:
+    def _count(self, source: Any, snapshot: Snapshot) -> None:
         """Add what a server did since the snapshot before; of one that worked before it was watched, nothing yet."""
-        before = self._latest.get(snapshot.server_id)
+        before = self._latest[snapshot.server_id][1] if snapshot.server_id in self._latest else None
         told = sum(snapshot.phases["total"].values())
         if before is not None or told == snapshot.finished + snapshot.retried:
             self._done += snapshot.succeeded - (before.succeeded if before is not None else 0)
             self._failed += snapshot.failed - (before.failed if before is not None else 0)
         if snapshot.slots:
-            self._latest[snapshot.server_id] = snapshot
+            self._latest[snapshot.server_id] = source, snapshot
         else:  # it has stopped
             self._latest.pop(snapshot.server_id, None)
 
@@ -213,6 +256,15 @@ class Monitor:
             whole.add(phases[phase].buckets)
         p50, p95, p99 = whole.percentiles(*PERCENTS) if whole.buckets else (nan, nan, nan)
         return p50, p95, p99
+
+
+async def _counts(storage: Storage) -> dict[JobState, int]:
+    """Return a storage's counts, or raise within a second: it may try for longer to reach its server."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await storage.get_job_counts()
+    except TimeoutError:
+        raise StorageUnavailable(f"the storage did not answer within {_PATIENCE:g} s") from None
 
 
 def _merged(parts: list[dict[str, dict[int, int]]]) -> dict[str, Histogram]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
 from qml_nb.config import ServerConfig
-from qml_nb.errors import InvalidValue
+from qml_nb.errors import InvalidValue, StorageUnavailable
 from qml_nb.server.server import BackgroundJobServer
 from qml_nb.validate import check_int
 
@@ -29,6 +29,7 @@ log = getLogger("qml_nb.server")
 
 PoolState = Literal["stopped", "starting", "running", "stopping", "failed"]
 _LAST_WAIT = 0.2
+_AWAY_PAUSE = 0.5
 _pools: WeakSet[WorkerPool] = WeakSet()
 
 
@@ -40,7 +41,7 @@ class WorkerPool:
     with it: the thread is a daemon, and leases do the rest.
 
     Args:
-        storage: where the jobs are. `MemoryStorage` may be shared with the caller.
+        storage: where the jobs are; it may be shared with the caller. One that can't be reached is waited for.
         registry: the tasks, by method.
         config: of each server; or give options of `ServerConfig` by name. `worker_count` counts for each server.
         servers: how many servers.
@@ -68,7 +69,7 @@ class WorkerPool:
         self.servers = check_int("servers", servers, 1, 1_000)
         self.state: PoolState = "stopped"
         self.error: BaseException | None = None
-        """What ended the pool, if `state` is "failed"."""
+        """What ended the pool, if `state` is "failed"; what it waits for, if that is "starting"."""
         self.listeners: list[Callable[[Snapshot], None]] = []
         """Called in the pool's thread with each server's snapshot, ten times a second; must return at once."""
         self._retry = retry
@@ -150,7 +151,7 @@ class WorkerPool:
         state: PoolState = "failed"
         try:
             _run_to_end(loop, loop.create_task(self._main(ready)))
-            state = "stopped"
+            state, self.error = "stopped", None
         except BaseException as error:
             self.error = error
             log.exception("%r ended by an error", self)
@@ -167,10 +168,10 @@ class WorkerPool:
         try:
             while not self._stopping:
                 self._changed.clear()
-                await self._match()
-                if self.state == "starting":
-                    self.state = "running"
-                await self._changed.wait()
+                pause = await self._try_to_match()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._changed.wait()
         finally:
             self.state = "stopping"
             await asyncio.gather(*(server.stop() for server in self._running), return_exceptions=True)
@@ -180,6 +181,19 @@ class WorkerPool:
         for server in self._running:
             server.resize(self.worker_count)
         self._changed.set()
+
+    async def _try_to_match(self) -> float | None:
+        """Do as `_match`; return the seconds until it is worth another try, None if it is done."""
+        try:
+            await self._match()
+        except StorageUnavailable as error:
+            self.error = error
+            log.warning("%r can't start servers yet: %s", self, error)
+            return _AWAY_PAUSE
+        self.error = None
+        if self.state == "starting":
+            self.state = "running"
+        return None
 
     async def _match(self) -> None:
         """Start or stop servers until there are as many as there should be."""

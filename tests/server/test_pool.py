@@ -10,8 +10,9 @@ from time import monotonic, sleep
 import pytest
 
 from qml_nb import InvalidValue, Job, JobState, MemoryStorage, ServerConfig, StorageClosed, UnknownOption, WorkerPool
+from qml_nb.errors import StorageError
 from qml_nb.server.telemetry import Snapshot
-from tests.server.faults import faulty_storage
+from qml_nb.storage.backend import ServerInfo
 from tests.server.waiting import LONG, threads
 
 
@@ -290,12 +291,20 @@ def test_a_storage_that_was_closed_makes_it_fail_and_say_why(registry, caplog) -
     assert repr(pool).endswith("failed)")
 
 
-def test_a_server_that_can_not_start_ends_the_others_too_and_the_pool_may_start_again(registry) -> None:
-    storage, faults = faulty_storage()
-    faults.fail["put_server"] = 1
+def test_a_server_that_can_not_start_ends_the_others_too_and_the_pool_may_start_again(
+    registry, storage, monkeypatch
+) -> None:
+    right, answers = storage.register_server, iter([True, False])
+
+    async def sometimes(info: ServerInfo) -> None:
+        if not next(answers, True):
+            raise StorageError("no more servers")
+        await right(info)
+
+    monkeypatch.setattr(storage, "register_server", sometimes)
     pool = WorkerPool(storage, registry, servers=3, worker_count=1, fetch_batch_size=1).start()
     wait(lambda: pool.state == "failed")
-    assert "connection lost" in str(pool.error)
+    assert "no more servers" in str(pool.error)
     assert storage.sync.list_servers() == []
     pool.start()
     assert pool.error is None
