@@ -94,7 +94,7 @@ class Monitor:
         # Filled by the servers' threads, emptied by ours; bounded, for while a storage is away nobody empties it.
         self._inbox: deque[tuple[Any, Snapshot]] = deque(maxlen=_INBOX)
         self._latest: dict[str, tuple[Any, Snapshot]] = {}  # of each server that runs
-        self._done = self._failed = 0
+        self._done = self._failed = self._pushed_before = 0
         self._totals: deque[_Totals] = deque(maxlen=_RATE_SPAN + 1)
         self._phases: deque[dict[str, Histogram]] = deque(maxlen=_LATENCY_SPAN)
         self._wake: asyncio.Event | None = None
@@ -178,10 +178,9 @@ class Monitor:
         self._wake, storage = asyncio.Event(), self.storage
         while not self.storage.closed:
             began = monotonic()
-            if storage is not self.storage:
+            if storage is not self.storage:  # which counts from another beginning
+                self._pushed_before += storage.totals.pushed - self.storage.totals.pushed
                 storage = self.storage
-                self._totals.clear()  # another storage counts from another beginning
-                self._phases.clear()
             await self._sample(storage)
             await asyncio.sleep(began + _SHORTEST - monotonic())
             with suppress(TimeoutError):
@@ -215,7 +214,8 @@ class Monitor:
             self._count(source, snapshot)
         self._latest = {name: told for name, told in self._latest.items() if told[0] in self._feeds}
         snapshots, servers = [snapshot for _, snapshot in heard], [snapshot for _, snapshot in self._latest.values()]
-        self._totals.append(_Totals(now, self.storage.totals.pushed, self._done, self._failed))
+        pushed = self._pushed_before + self.storage.totals.pushed
+        self._totals.append(_Totals(now, pushed, self._done, self._failed))
         self._phases.append(_merged([snapshot.phases for snapshot in snapshots]))
         sample = Sample(
             now,

@@ -9,7 +9,9 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import Redis
 
+from qml_nb.servers import LocalServers
 from tests.browser.notebook import KERNEL, Notebook
 
 if TYPE_CHECKING:
@@ -139,3 +141,53 @@ def test_a_notebook_that_papermill_ran_shows_the_last_picture_without_a_kernel(o
     notebook.page.get_by_text("The kernel is gone").wait_for()
     assert notebook.curve("done") == 0
     assert notebook.page.evaluate("Math.max(...document.querySelector('.js-plotly-plot').data[1].y)") > 100
+
+
+def test_one_click_takes_the_running_room_to_a_redis_of_its_own(open_in_lab: Open) -> None:
+    notebook = open_in_lab("00_control_room.ipynb")
+    notebook.run(1)  # the parameters; cells of text count too
+    notebook.run(3)
+    notebook.room(".js-plotly-plot .main-svg").first.wait_for()
+    where = notebook.room(".qml-where").first
+    assert "in this kernel" in where.inner_text()
+    notebook.press("local Redis")
+    notebook.room(".qml-where").get_by_text("redis://127.0.0.1:").wait_for()
+    assert notebook.page.get_by_role("button", name="local Redis", pressed=True).count() == 1
+    notebook.press("Start")
+    notebook.wait_for_curve("done", "> 200")
+    succeeded = notebook.room("[data-state=succeeded] .qml-many")
+    notebook.wait(
+        "Number(document.querySelector('[data-state=succeeded] .qml-many').textContent.replace(',', '')) > 300"
+    )
+    notebook.press("Stop")
+    notebook.wait_for_curve("busy", "=== 0")
+    notebook.wait_for_curve("done", "=== 0")
+    with Redis.from_url(where.inner_text()) as server:
+        stored = {field[:1]: int(many) for field, many in server.hgetall("{qml}:counts").items()}
+    assert succeeded.inner_text().replace(",", "") == str(sum(stored.values()) - stored.get(b"0", 0))
+    assert not notebook.room(".qml-troubles p").count()
+
+
+def test_a_url_is_typed_and_what_is_wrong_with_it_is_said(open_in_lab: Open) -> None:
+    notebook = with_room(open_in_lab, "1")
+    keyboard = notebook.page.keyboard
+    other = notebook.page.get_by_role("button", name="URL…")
+    other.focus()
+    keyboard.press("Enter")
+    keyboard.type("redis://:hush@127.0.0.1:1/0")  # the line has the focus
+    keyboard.press("Enter")
+    alert = notebook.room("[role=alert]").get_by_text("No connection to Redis at 127.0.0.1:1")
+    alert.wait_for()
+    assert "stays with memory" in alert.inner_text()
+    assert "hush" not in notebook.page.inner_text(".qml-room")
+    with LocalServers() as servers:
+        notebook.page.get_by_label("storage URL").fill(servers.redis())
+        notebook.press("Connect")
+        notebook.page.get_by_role("button", name="URL…", pressed=True).wait_for()
+        assert not notebook.page.get_by_label("storage URL").is_visible()
+        notebook.press("Start")
+        notebook.wait_for_curve("done", "> 200")
+    notebook.room(".qml-state").get_by_text("storage away").wait_for()
+    notebook.press("memory")
+    notebook.wait_for_curve("done", "> 200")
+    notebook.press("Stop")

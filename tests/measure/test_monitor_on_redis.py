@@ -90,6 +90,16 @@ async def test_the_storage_may_change_and_rates_do_not_reach_over_the_change(sto
     assert {sample.rate_in for sample in monitor.samples} == {0}
 
 
+async def test_a_steady_load_stays_steady_in_the_picture_when_the_storage_changes(storage) -> None:
+    with Monitor(MemoryStorage()) as monitor, LoadGenerator(monitor.storage, rate=500) as load:
+        await until(lambda: len(monitor.samples) >= 10)
+        load.storage = monitor.storage = storage
+        await until(lambda: len(monitor.samples) >= 25)
+    rates = [sample.rate_in for sample in list(monitor.samples)[8:]]
+    assert min(rates) > 250
+    assert max(rates) < 900
+
+
 async def test_a_pool_that_is_no_longer_watched_has_no_slots_in_the_picture(storage) -> None:
     with WorkerPool(storage, synthetic_tasks(), worker_count=3) as pool, Monitor(storage).watch(pool) as monitor:
         await until(lambda: monitor.samples and monitor.samples[-1].slots == 3)

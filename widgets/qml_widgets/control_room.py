@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from ipywidgets import Box
 
-from qml_nb import MemoryStorage, QMLError
+from qml_nb import QMLError
 from qml_nb.errors import InvalidValue
 from qml_nb.load import Mix, synthetic_tasks
 from qml_nb.server.telemetry import PHASES
@@ -15,9 +16,12 @@ from qml_widgets.chart import Chart
 from qml_widgets.refresher import Refresher
 from qml_widgets.rig import MIXES, Rig
 from qml_widgets.screen import NOTHING, Screen, numbers
+from qml_widgets.storages import Storages
+from qml_widgets.switch import Switch
 from qml_widgets.views import Panel, Readout
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from types import TracebackType
 
     from qml_nb import Storage, WorkerPool, WorkerRegistry
@@ -28,12 +32,12 @@ if TYPE_CHECKING:
 class ControlRoom(Box):
     """Starts and stops a pool and its load, by mouse or from code, and shows live what they do.
 
-    Put it last in a cell. `start`, `stop`, `burst`, `resize` and the attributes `rate`, `arrivals`, `mix`, `failing`
-    and `phase` do what the page's knobs do; all return at once and may be called from any thread. `close`, or leaving it
-    as a context manager, stops everything and takes the widget away. All threads end with the process.
+    Put it last in a cell. `start`, `stop`, `burst`, `resize`, `use_storage` and the attributes `rate`, `arrivals`, `mix`,
+    `failing` and `phase` do what the page's knobs do; all return at once and may be called from any thread. `close`, or
+    leaving it as a context manager, stops everything and takes the widget away. All threads end with the process.
 
     Args:
-        storage: where the jobs go; None for a `MemoryStorage` of its own.
+        storage: where the jobs go, never closed by the room; None for a `MemoryStorage` of its own. See `use_storage`.
         registry: the tasks; None for `synthetic_tasks()`, which run what the load sends.
         workers: slots of the pool.
         rate: jobs a second.
@@ -59,9 +63,9 @@ class ControlRoom(Box):
         window: float = 60.0,
         **options: Any,
     ) -> None:
-        self.storage = MemoryStorage() if storage is None else storage
+        storages = Storages(storage)
         self._rig = Rig(
-            self.storage,
+            storages.memory() if storage is None else storage,
             synthetic_tasks() if registry is None else registry,
             workers=workers,
             rate=rate,
@@ -73,15 +77,17 @@ class ControlRoom(Box):
             **options,
         )
         self._phase, self._notice = "total", ""
+        self._refresher = Refresher(self._draw)
+        self._switch = Switch(self._rig, storages, self._poke)
         self._chart = Chart(window)
         self._panel = Panel(self._obey, self._settings())
         self._readout = Readout(self._obey, numbers(NOTHING, 0.0, self._phase, ""))
         self._screen = Screen(self._chart, self._readout, window)
-        self._refresher = Refresher(self._draw)
         self._chart.add_class("qml-chart")
         super().__init__(children=[Box([self._panel, self._readout, self._chart]).add_class("qml-grid")])
         self.add_class("qml-room")
         self.monitor.listeners.append(self._receive)
+        self.monitor.on_error.append(self._poke)
 
     # -- what the knobs do, for code
 
@@ -104,6 +110,21 @@ class ControlRoom(Box):
         """Change the number of slots. Jobs that run in slots too many end in peace."""
         self.pool.resize(workers)
         self._refresher.poke()
+
+    def use_storage(self, where: str | Storage) -> Future[Storage]:
+        """Go over to another storage: "memory", "local Redis", any URL of `open_storage`, or a `Storage` of one's own.
+
+        Returns at once. What runs goes on where it is until the new storage answers, and for good if it does not;
+        `result()` of what is returned waits for it, and raises why not. What the old storage holds stays there. A "local
+        Redis" is started for this room and ends with it; `from code` names the last storage that code gave.
+        """
+        self._rig.check_open()
+        return self._switch.to(where)
+
+    @property
+    def storage(self) -> Storage:
+        """The storage in use."""
+        return self._rig.storage
 
     @property
     def workers(self) -> int:
@@ -167,7 +188,7 @@ class ControlRoom(Box):
 
     @property
     def pool(self) -> WorkerPool:
-        """The pool, for what the room has no knob for."""
+        """The pool, for what the room has no knob for; another one after a change of the storage."""
         return self._rig.pool
 
     @property
@@ -189,8 +210,10 @@ class ControlRoom(Box):
         """Stop pool, load and monitor for good, and take the widget out of the page. Returns at once."""
         rig = getattr(self, "_rig", None)  # ipywidgets also closes what was never made
         if rig is not None and not rig.closed:
+            self._switch.close()
             rig.close()
-            if self._receive in self.monitor.listeners:
+            with suppress(ValueError):  # a caller may have taken them away
+                self.monitor.on_error.remove(self._poke)
                 self.monitor.listeners.remove(self._receive)
             self._refresher.close()
             for part in (self._panel, self._readout, self._chart, *self.children):
@@ -232,6 +255,8 @@ class ControlRoom(Box):
                 switch(pool=knob == "pool", load=knob == "load")
             case "rate" | "arrivals" | "failing" | "phase":
                 setattr(self, knob, value)
+            case "storage" if isinstance(value, str):
+                self.use_storage(value)
             case "tasks" if isinstance(value, str) and value in MIXES:
                 self.mix = replace(MIXES[value], failing=self.failing)
             case _:
@@ -241,6 +266,9 @@ class ControlRoom(Box):
 
     def _receive(self, sample: Sample) -> None:
         self._screen.take(sample)
+        self._refresher.poke()
+
+    def _poke(self) -> None:
         self._refresher.poke()
 
     def _draw(self) -> None:
@@ -261,7 +289,9 @@ class ControlRoom(Box):
             "tasks": rig.tasks,
             "mixes": list(MIXES),
             "failing": self.failing,
-            "troubles": [*rig.troubles, *([self._notice] if self._notice else [])],
+            "storage": self._switch.facts,
+            "away": self.monitor.is_running and self.monitor.error is not None,
+            "troubles": [*self._switch.troubles, *rig.troubles, *([self._notice] if self._notice else [])],
         }
 
 

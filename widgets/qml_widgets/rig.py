@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from qml_nb import ServerConfig, WorkerPool
-from qml_nb.errors import InvalidValue
+from qml_nb.errors import InvalidValue, StorageUnavailable
 from qml_nb.load import LoadGenerator, Mix
 from qml_nb.measure import Monitor
 from qml_nb.validate import check_int
@@ -56,6 +56,7 @@ class Rig:
         **options: Any,
     ) -> None:
         config = ServerConfig(**{**_SERVER, **options, "worker_count": workers, "queues": [queue]})
+        self.storage = storage
         self.pool = WorkerPool(storage, registry, config)
         self.load = LoadGenerator(storage, rate, mix=mix, arrivals=arrivals, queue=queue, seed=seed)
         self.monitor = Monitor(storage, window=window).watch(self.pool)
@@ -70,7 +71,7 @@ class Rig:
     def start(self, *, pool: bool = True, load: bool = True) -> None:
         """Start the pool, the load or both, and the monitor."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             self.monitor.start()
             self._pool_due |= pool and not self.pool.is_running
             self._load_due |= load and not self.load.is_running
@@ -99,6 +100,30 @@ class Rig:
             self._load_due = False
             self.load.start()
 
+    def move(self, storage: Storage) -> WorkerPool:
+        """Go on with another storage: what runs, runs on there. Returns the pool that ends on the one before.
+
+        A server belongs to its storage, so the pool is a new one; load and monitor stay what they are.
+        """
+        with self._lock:
+            self.check_open()
+            before, on = self.pool, self.pool_on
+            if storage is not self.storage:
+                self.storage = self.load.storage = self.monitor.storage = storage
+                self.pool = self._successor(before, storage)
+                self._pool_due = on
+                before.stop()
+                self._settle()
+            self.monitor.start()
+            return before
+
+    def _successor(self, before: WorkerPool, storage: Storage) -> WorkerPool:
+        pool = WorkerPool(storage, before.registry, before.config, servers=before.servers)
+        pool.resize(before.worker_count)
+        self.monitor.unwatch(before).watch(pool)
+        pool.listeners += before.listeners
+        return pool
+
     def close(self) -> None:
         """Stop everything, for good."""
         self.stop()
@@ -106,7 +131,8 @@ class Rig:
             self.closed = True
             self.monitor.stop()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise if it was closed."""
         if self.closed:
             raise InvalidValue("control room", "to be open", "a closed one", "make a new ControlRoom()")
 
@@ -125,7 +151,7 @@ class Rig:
     def burst(self, jobs: int) -> None:
         """Send that many jobs at once, whether or not the load runs."""
         check_int("jobs", jobs, 1, 1_000_000)
-        self._check_open()
+        self.check_open()
         self.monitor.start()
         once = LoadGenerator(self.load.storage, 0.0, mix=self.load.mix, queue=self.load.queue)
         once.burst(jobs)
@@ -135,6 +161,8 @@ class Rig:
         self._burst_error = None
         try:
             asyncio.run(once.run(0.0))
+            if once.lost:
+                raise StorageUnavailable(f"{once.lost:,} jobs were not stored, for the storage was away")
         except Exception as error:
             self._burst_error = error
             log.warning("a burst ended by an error", exc_info=True)
@@ -148,7 +176,9 @@ class Rig:
     @property
     def troubles(self) -> list[str]:
         """What ended the pool, the load or the last burst, and what the load could not do, in words."""
-        ended = (("pool", self.pool.error), ("load", self.load.error), ("burst", self._burst_error))
+        away = self.pool.is_running and self.monitor.error is not None  # which is told in one place
+        pool_error = None if away else self.pool.error
+        ended = (("pool", pool_error), ("load", self.load.error), ("burst", self._burst_error))
         return [f"{what}: {type(error).__name__}: {error}" for what, error in ended if error is not None] + [
             *self._pace.troubles(self.load)
         ]
@@ -158,17 +188,19 @@ class _Pace:
     """Whether the load of the last second went out as it should."""
 
     def __init__(self) -> None:
-        self._before = (0.0, 0, 0, 0)
+        self._before = (0.0, 0, 0, 0, 0)
         self._troubles: list[str] = []
 
     def troubles(self, load: LoadGenerator) -> list[str]:
         """Return what is wrong, in words; at most once a second it looks anew."""
-        then, sent, late, refused = self._before
+        then, sent, late, refused, lost = self._before
         now = monotonic()
         if now - then >= 1.0:
-            self._before = now, load.sent, load.late, load.refused
-            sent, late, refused = load.sent - sent, load.late - late, load.refused - refused
+            self._before = now, load.sent, load.late, load.refused, load.lost
+            sent, late = load.sent - sent, load.late - late
+            refused, lost = load.refused - refused, load.lost - lost
             behind = sent and late / sent > _LATE_SHARE
             self._troubles = [f"the load runs behind: {late / sent:.0%} of the jobs left late"] if behind else []
             self._troubles += [f"the storage is full: {refused:,} jobs were refused"] if refused else []
+            self._troubles += [f"{lost:,} jobs of the load were lost, for the storage was away"] if lost else []
         return self._troubles

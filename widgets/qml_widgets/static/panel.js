@@ -4,7 +4,8 @@
 
 /**
  * @typedef {{ pool: string, pool_on: boolean, load_on: boolean, rate: number, workers: number, arrivals: string,
- *   tasks: string, mixes: string[], failing: number, troubles: string[] }} Facts
+ *   tasks: string, mixes: string[], failing: number, storage: Place, away: boolean, troubles: string[] }} Facts
+ * @typedef {{ choices: string[], choice: string, where: string, progress: string, stays: string }} Place
  * @typedef {{ node: HTMLElement, paint: (facts: Facts) => void }} Part
  */
 
@@ -144,6 +145,55 @@ function load(send) {
   return group("Load", onOff, rate, tasks, arrivals, failing, burst((jobs) => send("burst", jobs)));
 }
 
+/** A line for any URL, with a button that says when it is complete. */
+function address(send) {
+  const url = element("input", { type: "text", placeholder: "redis://host:6379/0", "aria-label": "storage URL" });
+  Object.assign(url, { spellcheck: false, autocomplete: "off" });
+  const connect = element("button", { type: "button" }, "Connect");
+  const take = () => (/** @type {any} */ (url).value.trim() ? send("storage", /** @type {any} */ (url).value) : url.focus());
+  connect.addEventListener("click", take);
+  url.addEventListener("keydown", (event) => event.key === "Enter" && take());
+  return { node: element("div", { class: "qml-address", hidden: true }, url, connect), url };
+}
+
+/** Where the jobs are: a button for each place, and one for any other. Python opens it and tells how that goes.
+ * @returns {Part} */
+function storage(send) {
+  const { node: line, url } = address(send);
+  const other = element("button", { type: "button", "aria-expanded": "false" }, "URL…");
+  const open = (/** @type {boolean} */ wide) => {
+    line.hidden = !wide;
+    other.setAttribute("aria-expanded", String(wide));
+  };
+  other.addEventListener("click", () => (open(line.hidden), line.hidden || url.focus()));
+  const choices = element("div", { class: "qml-choices" }, other);
+  const where = element("p", { class: "qml-where", role: "status" });
+  const stays = element("p", { class: "qml-where", role: "status" });
+  const node = element("fieldset", { class: "qml-storage" }, element("legend", {}, "Storage"), choices, line, where, stays);
+  let buttons = /** @type {HTMLElement[]} */ ([]);
+  let known = "";
+  let reached = "";
+  const offer = (/** @type {string[]} */ names) => {
+    if (names.join() === known) return;
+    known = names.join();
+    buttons.forEach((button) => button.remove());
+    buttons = names.map((name) => element("button", { type: "button", value: name }, name));
+    buttons.forEach((button, place) => button.addEventListener("click", () => (open(false), send("storage", names[place]))));
+    choices.prepend(...buttons);
+  };
+  const paint = ({ storage: place }) => {
+    offer(place.choices);
+    const pressed = (button) => (button === other ? place.choice === "URL" : button.value === place.choice);
+    for (const button of [...buttons, other]) button.setAttribute("aria-pressed", String(pressed(button)));
+    if (place.choice === "URL" && place.where !== reached) open(false);
+    reached = place.where;
+    if (where.textContent !== (place.progress || place.where)) where.textContent = place.progress || place.where;
+    if (stays.textContent !== place.stays) stays.textContent = place.stays;
+    node.dataset.progress = String(place.progress !== "");
+  };
+  return { node, paint };
+}
+
 /** Start, Stop, and how things stand. @returns {Part} */
 function head(send) {
   const start = element("button", { type: "button", class: "qml-start" }, "Start");
@@ -152,7 +202,7 @@ function head(send) {
   start.addEventListener("click", () => send("start"));
   stop.addEventListener("click", () => send("stop"));
   const paint = (/** @type {Facts} */ facts) => {
-    const text = facts.load_on && facts.pool === "stopped" ? "load only" : facts.pool;
+    const text = facts.away ? "storage away" : facts.load_on && facts.pool === "stopped" ? "load only" : facts.pool;
     if (state.textContent !== text) state.textContent = text;
     state.dataset.state = text;
   };
@@ -216,7 +266,7 @@ function render({ model, el }) {
       console.debug("[control room] not sent:", what, error); // the kernel was shut down, and the page was not told
     }
   };
-  const parts = [head(send), pool(send), load(send), troubles()];
+  const parts = [head(send), troubles(), storage(send), pool(send), load(send)];
   const gone = element("p", { class: "qml-gone", role: "status" });
   const form = element("div", { class: "qml-form", role: "group", "aria-label": "control room" });
   form.append(...parts.map((part) => part.node), gone);
