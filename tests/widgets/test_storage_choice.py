@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -301,3 +302,28 @@ def test_many_changes_under_load_lose_no_job(room: ControlRoom, page: Page) -> N
     stored = sum(counts(memory).values()) + sum(counts(room.storage).values())
     assert stored == room.load.sent
     assert room.load.error is None
+
+
+async def test_the_loop_of_the_kernel_stays_free_while_storages_come_and_go(
+    room: ControlRoom, server: LocalServer
+) -> None:
+    room.rate = 1_000
+    room.start()
+    late: list[float] = []
+
+    async def ring() -> None:
+        while True:
+            began = perf_counter()
+            await asyncio.sleep(0.01)
+            late.append(perf_counter() - began - 0.01)
+
+    timer = asyncio.create_task(ring())
+    await asyncio.wrap_future(room.use_storage("local Redis"))
+    await asyncio.sleep(1)
+    server.freeze()  # connecting to it takes five seconds
+    room.use_storage(server.url)
+    await asyncio.sleep(1)
+    await asyncio.wrap_future(room.use_storage("memory"))
+    room.stop()
+    timer.cancel()
+    assert sorted(late)[int(0.99 * len(late))] < 0.1
