@@ -17,6 +17,10 @@ class _Stream:
     __slots__ = ("head", "middle", "ms", "next_tail")
 
     def __init__(self) -> None:
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Begin a new stream; a forked child that went on with its parent's would make the same ids."""
         bits = int.from_bytes(os.urandom(10), "big")
         self.next_tail = count(bits & ((1 << _TAIL_BITS) - 1)).__next__
         rand_a, rand_b = (bits >> 48) & 0xFFF, (bits >> 60) & 0x3FFF
@@ -33,14 +37,8 @@ class _Stream:
 
 _stream = _Stream()
 
-
-def _after_fork() -> None:
-    global _stream  # noqa: PLW0603  a child that went on with its parent's stream would make the same ids
-    _stream = _Stream()
-
-
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_stream.start_over)
 
 
 def new_id() -> str:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import asdict
-from redis import Redis, RedisCluster, RedisError
-from redis.cluster import ClusterNode
+from redis import RedisError
 
 from qml_nb.errors import StorageUnavailable
+from qml_nb.storage import redis_clients
 from qml_nb.validate import check_int, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CLUSTER = "redis+cluster://"
+    from redis import Redis
+
 _UNITS = {"bytes": "bytes", "seconds": "s", "ms": "ms", "share": ""}
 
 
@@ -76,7 +77,7 @@ def read_redis(url: str, *, pings: int = 20) -> RedisReading:
     """
     check_int("pings", pings, 1)
     try:
-        nodes = list(clients(url))
+        nodes = redis_clients(url)
         trips = [trip for client in nodes for trip in _pings(client, pings)]
         infos = [client.info("everything") for client in nodes]
     except (RedisError, OSError) as error:
@@ -110,20 +111,6 @@ def cost_per_job(before: RedisReading, after: RedisReading, jobs: int) -> RedisC
         (after.received_bytes - before.received_bytes) / jobs,
         (after.sent_bytes - before.sent_bytes) / jobs,
     )
-
-
-def clients(url: str) -> Iterator[Redis]:
-    """Yield a client of the server, or of each primary of the cluster, that a URL names."""
-    if not url.startswith(_CLUSTER):
-        yield Redis.from_url(url)
-        return
-    login, at, hosts = url.removeprefix(_CLUSTER).partition("/")[0].rpartition("@")
-    node: Any = ClusterNode  # redis-py leaves it untyped
-    nodes = [node(host, int(port)) for host, _, port in (each.rpartition(":") for each in hosts.split(","))]
-    username, _, password = login.partition(":") if at else ("", "", "")
-    cluster: Any = RedisCluster(startup_nodes=nodes, username=username or None, password=password or None)
-    for primary in cluster.get_primaries():
-        yield cluster.get_redis_connection(primary)
 
 
 def _pings(client: Redis, many: int) -> list[float]:

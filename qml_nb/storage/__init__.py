@@ -9,11 +9,12 @@ from qml_nb.config import without_password
 from qml_nb.errors import InvalidValue
 from qml_nb.storage.memory import MemoryStorage
 from qml_nb.storage.redis import RedisStorage
+from qml_nb.storage.redis.plain import redis_clients
 
 if TYPE_CHECKING:
     from qml_nb.storage.storage import Storage
 
-__all__ = ["MemoryStorage", "RedisStorage", "open_storage"]
+__all__ = ["MemoryStorage", "RedisStorage", "open_storage", "redis_clients"]
 
 _REDIS = ("redis", "rediss", "unix")
 

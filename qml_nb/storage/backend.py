@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from qml_nb.job import Job, JobFilter, JobState, Outcome
+    from qml_nb.storage.inbox import Inbox
 
 
 class Swept(NamedTuple):
@@ -212,6 +213,6 @@ class Backend(Protocol):
     async def publish(self, channel: str, message: bytes) -> None:
         """Give a message to everyone who is subscribed now."""
 
-    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, channel: str) -> Inbox:
         """Return the messages from then on. A reader that falls behind loses the oldest."""
         ...

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from qml_nb.validate import check_name, check_seconds, posix
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from datetime import datetime
 
     from qml_nb.storage.backend import Backend, Recurring, ServerInfo
+    from qml_nb.storage.inbox import Inbox
 
 
 class Records:
@@ -100,6 +100,6 @@ class Records:
         """Give a message to everyone who is subscribed to the channel now. Nothing is kept."""
         await self.backend.publish(check_name("channel", channel), message)
 
-    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, channel: str) -> Inbox:
         """Return the channel's messages from when this returns on. A reader that falls behind loses the oldest."""
         return await self.backend.subscribe(check_name("channel", channel))

@@ -18,25 +18,38 @@ if TYPE_CHECKING:
 
 _ONLY_AWAITED = {"subscribe"}  # what it returns is read in the loop that it was made in
 _LAST_SECONDS = 2.0
-_lock = Lock()
-_loop: asyncio.AbstractEventLoop | None = None
 
 
-def _after_fork() -> None:
-    global _lock, _loop  # the child has the loop, but not the thread that ran it
-    _lock, _loop = Lock(), None
+class _LoopThread:
+    """A daemon thread that runs an event loop: one a process, and a new one after a fork."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: a forked child has the loop, but not the thread that ran it."""
+        self._lock = Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or not self._loop.is_running():
+                self._loop = asyncio.new_event_loop()
+                Thread(target=self._loop.run_forever, name="qml-nb loop", daemon=True).start()
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()
+            return self._loop
+
+    def shut_down(self) -> None:
+        """Let whatever lives on the loop close its connections before the interpreter ends."""
+        if self._loop is not None and self._loop.is_running():
+            with suppress(TimeoutError):
+                asyncio.run_coroutine_threadsafe(_end_all(), self._loop).result(_LAST_SECONDS)
 
 
+_thread = _LoopThread()
+atexit.register(_thread.shut_down)
 if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@atexit.register
-def _shut_down() -> None:
-    """Let whatever lives on the toolkit's loop close its connections before the interpreter ends."""
-    if _loop is not None and _loop.is_running():
-        with suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(_end_all(), _loop).result(_LAST_SECONDS)
+    os.register_at_fork(after_in_child=_thread.forget)
 
 
 async def _end_all() -> None:
@@ -50,13 +63,7 @@ async def _end_all() -> None:
 
 def loop_of_the_toolkit() -> asyncio.AbstractEventLoop:
     """Return the event loop of the toolkit's own daemon thread, started at the first call, also after a fork."""
-    global _loop  # noqa: PLW0603  one loop thread a process is the point
-    with _lock:
-        if _loop is None or not _loop.is_running():
-            _loop = asyncio.new_event_loop()
-            Thread(target=_loop.run_forever, name="qml-nb loop", daemon=True).start()
-            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), _loop).result()
-        return _loop
+    return _thread.loop()
 
 
 def run_sync(work: Coroutine[Any, Any, Any]) -> Any:

@@ -10,11 +10,9 @@ from threading import Lock
 from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Self
 
-from qml_nb.config import ServerConfig
 from qml_nb.job import SUCCEEDED, Job, Outcome
-from qml_nb.load.tasks import synthetic_tasks
-from qml_nb.server.server import BackgroundJobServer
 from qml_nb.storage import MemoryStorage
+from qml_nb.tuning.drain import drain_rate
 from qml_nb.tuning.figures import Figure, figure
 
 if TYPE_CHECKING:
@@ -172,17 +170,9 @@ def _drain(workers: int, repeats: int) -> Figure:
 
 
 async def _drain_rate(workers: int) -> float:
-    """From the start of the server until the storage says that all are finished."""
     async with MemoryStorage() as storage:
         await storage.enqueue_many(_jobs(JOBS))
-        server = BackgroundJobServer(storage, synthetic_tasks(), ServerConfig("bench", worker_count=workers))
-        began = _begin()
-        async with server:
-            await server.drained()
-            took = perf_counter() - began
-        counts = await storage.get_job_counts()
-        assert counts[SUCCEEDED] == JOBS, counts
-        return JOBS / took
+        return await drain_rate(storage, JOBS, workers)
 
 
 async def _bare_drain_rate() -> float:

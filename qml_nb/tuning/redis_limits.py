@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from redis import Redis
 
-from qml_nb.config import ServerConfig
-from qml_nb.job import SUCCEEDED, Job
-from qml_nb.load.tasks import synthetic_tasks
-from qml_nb.server.server import BackgroundJobServer
+from qml_nb.job import Job
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
+from qml_nb.tuning.drain import drain_rate
 from qml_nb.tuning.dramatiq_drain import dramatiq_rate
 from qml_nb.tuning.figures import Figure, figure
 from qml_nb.tuning.pickup import pickup_times
@@ -171,26 +169,12 @@ async def _store(storage: Storage, jobs: list[Job]) -> float:
 
 async def _drain(storage: Storage) -> float:
     await _calls(storage)
-    return await _emptied(storage, ("default",))
+    return await drain_rate(storage, JOBS, SLOTS)
 
 
 async def _drain_queues(storage: Storage) -> float:
     await _calls_to_queues(storage)
-    return await _emptied(storage, QUEUES)
-
-
-async def _emptied(storage: Storage, queues: tuple[str, ...]) -> float:
-    """From the start of the server until the storage says that all are finished."""
-    config = ServerConfig("bench", worker_count=SLOTS, queues=queues)
-    server = BackgroundJobServer(storage, synthetic_tasks(), config)
-    gc.collect()
-    began = perf_counter()
-    async with server:
-        await server.drained()
-        took = perf_counter() - began
-    counts = await storage.get_job_counts()
-    assert counts[SUCCEEDED] == JOBS, counts
-    return JOBS / took
+    return await drain_rate(storage, JOBS, SLOTS, QUEUES)
 
 
 async def _memory(url: str) -> Figure:

@@ -11,7 +11,7 @@ from hiredis import pack_command
 from redis import Redis
 
 from qml_nb.job import Job
-from qml_nb.measure.redis_probe import clients
+from qml_nb.storage import redis_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -77,7 +77,7 @@ def _send(client: Redis, calls: Sequence[bytes]) -> float:
 
 def empty(url: str) -> None:
     """Remove all data of a server, or of every primary of a cluster, and wait until that is done."""
-    for client in clients(url):
+    for client in redis_clients(url):
         client.flushall(asynchronous=False)
 
 

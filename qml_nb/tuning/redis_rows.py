@@ -59,16 +59,27 @@ def redis_rows(numbers: Sequence[int] = ()) -> Iterator[Row]:
             yield from (one for one in run(servers) if not numbers or one.row in numbers)
 
 
-def _throughput(servers: LocalServers) -> Measured:
-    single, cluster, durable = servers.redis(), servers.redis_cluster(3), servers.redis(options=_EVERY_SECOND)
-    what = f"{JOBS:,} concurrent enqueues, pool of 50"
-    yield Row(17, f"{what}, one server", "12,500/s", _run(single, _concurrent, pool_size=50), "jobs/s")
-    yield Row(18, f"{what}, cluster of 3", "28,000/s", _run(cluster, _concurrent, pool_size=50), "jobs/s")
-    yield Row(19, "enqueue_many, 100 a call, cluster of 3", "35,000/s", _run(cluster, _in_hundreds), "jobs/s")
-    yield Row(20, f"{what}, append-only file", "15,000/s", _run(durable, _concurrent, pool_size=50), "jobs/s")
+def _concurrent_on(url: str, row: int, where: str, claim: str) -> Row:
+    rate = _run(url, _concurrent, pool_size=50)
+    return Row(row, f"{JOBS:,} concurrent enqueues, pool of 50, {where}", claim, rate, "jobs/s")
 
 
-_EVERY_SECOND = {"appendonly": "yes", "appendfsync": "everysec"}
+def _on_a_server(servers: LocalServers) -> Measured:
+    yield _concurrent_on(servers.redis(), 17, "one server", "12,500/s")
+
+
+def _on_a_cluster(servers: LocalServers) -> Measured:
+    yield _concurrent_on(servers.redis_cluster(3), 18, "cluster of 3", "28,000/s")
+
+
+def _in_calls(servers: LocalServers) -> Measured:
+    rate = _run(servers.redis_cluster(3), _in_hundreds)
+    yield Row(19, "enqueue_many, 100 a call, cluster of 3", "35,000/s", rate, "jobs/s")
+
+
+def _kept_on_disk(servers: LocalServers) -> Measured:
+    url = servers.redis(options={"appendonly": "yes", "appendfsync": "everysec"})
+    yield _concurrent_on(url, 20, "append-only file", "15,000/s")
 
 
 def _latency(servers: LocalServers) -> Measured:
@@ -131,7 +142,10 @@ def _as_rows(last: RedisReading, history: Iterable[RedisReading]) -> Measured:
 
 Run: TypeAlias = "Callable[[LocalServers], Iterator[Row]]"
 ROWS: dict[int, Run] = {
-    **dict.fromkeys((17, 18, 19, 20), _throughput),
+    17: _on_a_server,
+    18: _on_a_cluster,
+    19: _in_calls,
+    20: _kept_on_disk,
     21: _latency,
     22: _atomic_fetch,
     31: _races,

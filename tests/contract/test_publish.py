@@ -84,7 +84,7 @@ async def test_a_reader_may_leave_while_others_stay(storage: Storage) -> None:
     await storage.publish("news", b"one")
     assert await read(leaving, 1) == await read(staying, 1) == [b"one"]
 
-    await leaving.aclose()  # type: ignore[attr-defined]
+    await leaving.aclose()
     await storage.publish("news", b"two")
 
     assert await read(staying, 1) == [b"two"]

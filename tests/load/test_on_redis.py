@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from time import time
 
@@ -11,16 +11,8 @@ import pytest
 
 from qml_nb import RedisStorage, open_storage
 from qml_nb.load import LoadGenerator
-from qml_nb.servers import LocalServer, LocalServers
 
 LONG = 20.0
-
-
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A Redis of the test's own."""
-    with LocalServers() as servers:
-        yield servers.server(servers.redis())
 
 
 @pytest.fixture

@@ -22,6 +22,10 @@ async def until(happens: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def sampled(monitor: Monitor, many: int) -> None:
+    await until(lambda: len(monitor.samples) >= many)
+
+
 @pytest.fixture
 async def storage() -> AsyncIterator[MemoryStorage]:
     async with MemoryStorage() as storage:
@@ -120,7 +124,7 @@ async def test_a_monitor_starts_again_and_once_only(storage) -> None:
         assert monitor.start() is monitor
         assert monitor.start().is_running
         many = len(monitor.samples)
-        await until(lambda: len(monitor.samples) > many)  # noqa: B023
+        await sampled(monitor, many + 1)
         assert not monitor.stop().is_running
     assert repr(monitor) == f"Monitor(stopped, {len(monitor.samples)} samples)"
 
@@ -128,7 +132,7 @@ async def test_a_monitor_starts_again_and_once_only(storage) -> None:
 async def test_samples_come_about_ten_times_a_second_with_a_server_and_without(storage, server) -> None:
     for monitor in (Monitor(storage), Monitor(storage).watch(server)):
         with monitor:
-            await until(lambda: len(monitor.samples) >= 8)  # noqa: B023
+            await sampled(monitor, 8)
         span = monitor.samples[7].ts - monitor.samples[0].ts
         assert 0.6 < span < 7
 

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from qml_nb import Job, MemoryStorage, RedisStorage, WorkerPool, open_storage
 from qml_nb.load import LoadGenerator, synthetic_tasks
 from qml_nb.measure import Monitor
-from qml_nb.servers import LocalServer, LocalServers
 
 LONG = 20.0
-
-
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A Redis of the test's own."""
-    with LocalServers() as servers:
-        yield servers.server(servers.redis())
 
 
 @pytest.fixture

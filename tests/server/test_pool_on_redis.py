@@ -9,15 +9,7 @@ import pytest
 
 from qml_nb import Job, JobState, RedisStorage, StorageUnavailable, WorkerPool
 from qml_nb.load import synthetic_tasks
-from qml_nb.servers import LocalServer, LocalServers
 from tests.server.waiting import LONG
-
-
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A Redis of the test's own."""
-    with LocalServers() as servers:
-        yield servers.server(servers.redis())
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from time import perf_counter, sleep
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from qml_nb import InvalidValue, Job, JobState, MemoryStorage, RedisStorage, Storage, StorageUnavailable
 from qml_nb.errors import LocalServerNotFound, LocalServersStopped
 from qml_nb.load import Mix
-from qml_nb.servers import LocalServer, LocalServers, redis
+from qml_nb.servers import LocalServer, redis
 from qml_widgets import ControlRoom
 from tests.widgets.conftest import Rooms
 from tests.widgets.page import Page, until
@@ -22,13 +21,6 @@ from tests.widgets.test_control_room import newest, wait_for_rate
 from tests.widgets.test_room_and_page import say, troubles
 
 LONG = 20.0
-
-
-@pytest.fixture
-def server() -> Iterator[LocalServer]:
-    """A Redis that is not the room's own."""
-    with LocalServers() as servers:
-        yield servers.server(servers.redis())
 
 
 def place(room: ControlRoom) -> Any:

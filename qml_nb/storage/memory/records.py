@@ -15,7 +15,6 @@ from qml_nb.storage.memory.lanes import Queue
 from qml_nb.storage.memory.waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from threading import Lock
 
     from qml_nb.job import Job
@@ -171,7 +170,7 @@ class MemoryRecords:
         for inbox in inboxes:
             inbox.put(message)
 
-    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, channel: str) -> Inbox:
         """See `Backend.subscribe`."""
 
         def leave(inbox: Inbox) -> None:

@@ -47,10 +47,7 @@ for i, id in ipairs(ids) do
   answer[3 * i], answer[3 * i + 1], answer[3 * i + 2] = id, bodies[i], old
   claimed[queue] = (claimed[queue] or 0) + 1
 end
-for queue, number in pairs(claimed) do
-  count(ENQUEUED, queue, -number)
-  count(PROCESSING, queue, number)
-end
+recount(claimed, ENQUEUED, PROCESSING)
 many('HSET', HEADS, written, 2)
 many('ZADD', LEASES, leases, 2)
 write_counts()

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from qml_nb.storage.redis.target import Target, disconnect
+from qml_nb.storage.redis.target import disconnect
 from qml_nb.storage.redis.unavailable import FAULTS, LATE, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 
     from qml_nb.config import RedisConfig
+    from qml_nb.storage.redis.target import Target
 
 T = TypeVar("T")
 Argument: TypeAlias = bytes | str | float
@@ -43,8 +44,8 @@ def cancellations() -> int:
 class Link:
     """One event loop's connections; they close when that loop shuts down its asynchronous generators."""
 
-    def __init__(self, config: RedisConfig) -> None:
-        self._target = target = Target.of(config)
+    def __init__(self, config: RedisConfig, target: Target) -> None:
+        self._target = target
         self._config, self._patience, self._opened = config, config.command_timeout, False
         self.tag = f"{{{config.key_prefix}}}:"
         # Two keys, of which one never exists: while the slot moves to another node, keys lie here and there, and for

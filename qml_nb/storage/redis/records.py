@@ -24,7 +24,7 @@ from qml_nb.storage.redis.target import Target
 from qml_nb.storage.redis.unavailable import ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from qml_nb.config import RedisConfig
     from qml_nb.storage.redis.link import Argument
@@ -51,7 +51,8 @@ class RedisRecords:
         self._links_lock = Lock()
         self._closed = False
         self._tag = f"{{{config.key_prefix}}}:"
-        self._channels = f"channel:{Target.of(config).database}:"  # to Redis a channel belongs to no database
+        self._target = Target.of(config)
+        self._channels = f"channel:{self._target.database}:"  # to Redis a channel belongs to no database
 
     async def open(self) -> None:
         """See `Backend.open`."""
@@ -80,7 +81,7 @@ class RedisRecords:
         link = self._links.get(loop)
         if link is None:
             with self._links_lock:
-                link = self._links[loop] = Link(self.config)
+                link = self._links[loop] = Link(self.config, self._target)
             try:
                 await link.open()
             except BaseException:
@@ -236,7 +237,7 @@ class RedisRecords:
         """See `Backend.publish`."""
         await self._command("PUBLISH", f"{self._channels}{channel}", message)
 
-    async def subscribe(self, channel: str) -> AsyncIterator[bytes]:
+    async def subscribe(self, channel: str) -> Inbox:
         """See `Backend.subscribe`."""
         link, name = await self._link(), f"{self._tag}{self._channels}{channel}"
         subscription = await link.subscribe(name)

@@ -44,10 +44,7 @@ for i = 1, jobs do
     elseif again and state == to then answers[i] = '1' end
   end
 end
-for queue, number in pairs(succeeded) do
-  count(PROCESSING, queue, -number)
-  count(SUCCEEDED, queue, number)
-end
+recount(succeeded, PROCESSING, SUCCEEDED)
 many('HSET', HEADS, written, 2)
 many('ZREM', LEASES, freed)
 many('ZADD', ENDED[SUCCEEDED], ended, 2)

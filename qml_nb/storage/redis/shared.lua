@@ -94,6 +94,14 @@ local function count(state, queue, by)
   changes[field] = (changes[field] or 0) + by
 end
 
+-- Count jobs that went from one state to another, given by queue.
+local function recount(numbers, from, to)
+  for queue, number in pairs(numbers) do
+    count(from, queue, -number)
+    count(to, queue, number)
+  end
+end
+
 local function write_counts()
   for field, by in pairs(changes) do
     if by ~= 0 and call('HINCRBY', COUNTS, field, by) == 0 then call('HDEL', COUNTS, field) end

@@ -1,0 +1,31 @@
+"""How fast a server empties a storage: the same for each of them."""
+
+from __future__ import annotations
+
+import gc
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from qml_nb.config import ServerConfig
+from qml_nb.job import SUCCEEDED
+from qml_nb.load.tasks import synthetic_tasks
+from qml_nb.server.server import BackgroundJobServer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qml_nb.storage.storage import Storage
+
+
+async def drain_rate(storage: Storage, jobs: int, worker_count: int, queues: Sequence[str] = ("default",)) -> float:
+    """Return jobs a second, from the start of the server until the storage says that all are finished."""
+    config = ServerConfig("bench", worker_count=worker_count, queues=queues)
+    server = BackgroundJobServer(storage, synthetic_tasks(), config)
+    gc.collect()
+    began = perf_counter()
+    async with server:
+        await server.drained()
+        took = perf_counter() - began
+    counts = await storage.get_job_counts()
+    assert counts[SUCCEEDED] == jobs, counts
+    return jobs / took
