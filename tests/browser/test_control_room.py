@@ -49,11 +49,13 @@ def test_the_notebook_runs_and_then_the_mouse_starts_and_stops_the_room(open_in_
 
 
 def test_stop_works_and_the_pictures_go_on_while_a_cell_runs(open_in_lab: Open) -> None:
-    notebook = with_room(open_in_lab, "import time; time.sleep(60)")
+    # The room tells its page of the new rate while the cell runs: the kernel must not take that for the place to answer.
+    notebook = with_room(open_in_lab, "import time; room.rate = 301; time.sleep(60)")
     notebook.press("Start")
     notebook.wait_for_curve("done", "> 100")
     notebook.run(1)
     notebook.page.get_by_text("[*]:").wait_for()
+    notebook.wait("[...document.querySelectorAll('.qml-room input')].some((input) => input.value === '301')")
     before = notebook.page.evaluate("document.querySelector('.js-plotly-plot').data[0].x.at(-1)")
     notebook.wait("(before) => document.querySelector('.js-plotly-plot').data[0].x.at(-1) > before + 1", before)
     notebook.press("Stop")

@@ -1,17 +1,40 @@
 """What a Redis server says of itself is read in one call, and what a job costs it is the difference of two."""
 
+import subprocess
 from collections.abc import Iterator
 from math import isnan
+from pathlib import Path
+from socket import socket
+from time import monotonic, sleep
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
 
 from qml_nb import Job, RedisStorage, StorageUnavailable
 from qml_nb.errors import InvalidValue
-from qml_nb.measure import cost_per_job, latency_history, read_redis
+from qml_nb.measure import RedisReading, cost_per_job, latency_history, read_redis
 from qml_nb.servers import LocalServers
+from qml_nb.servers.redis import find_redis
 
 JOBS = 2_000
+
+
+def free_port() -> int:
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def until_read(url: str) -> RedisReading:
+    """Read as soon as the server can be reached."""
+    end = monotonic() + 20
+    while True:
+        try:
+            return read_redis(url)
+        except StorageUnavailable:
+            assert monotonic() < end
+            sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +104,26 @@ def test_the_history_has_a_reading_each_interval(url: str) -> None:
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(StorageUnavailable, match="check the url"):
         read_redis("redis://127.0.0.1:1/0")
+
+
+def test_a_service_is_read_through_its_sentinels(servers: LocalServers, url: str, tmp_path: Path) -> None:
+    port = urlsplit(url).port
+    config = tmp_path / "sentinel.conf"
+    config.write_text(f"bind 127.0.0.1\nsentinel monitor queue 127.0.0.1 {port} 1\n")
+    sentinel = free_port()
+    command = [find_redis(), str(config), "--port", str(sentinel), "--sentinel"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path) as process:
+        try:
+            reading = until_read(f"redis+sentinel://127.0.0.1:{sentinel}/queue")
+        finally:
+            process.kill()
+
+    assert reading.memory_bytes > 0
+
+
+def test_what_is_no_url_is_named() -> None:
+    with pytest.raises(InvalidValue, match="expected url to be a Redis URL, got 'localhost'"):
+        read_redis("localhost")
 
 
 def test_bad_numbers_are_refused(url: str) -> None:

@@ -22,6 +22,7 @@ class View(AnyWidget):
     def __init__(self, on_command: Callable[[dict[str, Any]], None], facts: Mapping[str, Any]) -> None:
         self._on_command = on_command
         super().__init__(facts=dict(facts))
+        _answer_where_the_page_asks(self.comm)
         self.on_msg(self._receive)
 
     def _receive(self, _widget: object, content: object, _buffers: object) -> None:
@@ -43,3 +44,13 @@ class Readout(View):
     """The numbers of now: tiles, a sentence for those who can't see the curves, and a table beside the curves."""
 
     _esm = _STATIC / "readout.js"
+
+
+def _answer_where_the_page_asks(comm: Any) -> None:
+    """Let a page's message go to the shell that the page names: one that is free while a cell runs.
+
+    ipykernel 7.4 sends it to the shell from which the widget last spoke instead, be that the one of the running cell,
+    and a Stop would be heard only after it. Other versions have no such method, and nothing changes for them.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda _data, named: named
