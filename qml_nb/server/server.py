@@ -14,6 +14,7 @@ from qml_nb.config import ServerConfig
 from qml_nb.errors import InvalidValue, StorageClosed
 from qml_nb.ids import new_id
 from qml_nb.retry import RetryPolicy
+from qml_nb.server.demand import Demand
 from qml_nb.server.slots import GRACE, TURN, Slots
 from qml_nb.server.stall import StallGuard
 from qml_nb.server.telemetry import Meter, Snapshot
@@ -164,19 +165,22 @@ class BackgroundJobServer:
     async def _fetch(self, slots: Slots) -> None:
         config = self.config
         queues = config.queues or None
+        demand = Demand(slots, config.fetch_batch_size, ahead=self.storage.backend.round_trip)
         pause = _RETRY_FIRST
         while not self._stopping:
-            if slots.idle <= 0 or slots.buffer or len(slots.ended) > _UNSETTLED:
+            limit = demand.jobs()
+            if not limit or len(slots.ended) > _UNSETTLED:
                 self._hungry.clear()
                 await self._hungry.wait()
                 continue
-            limit = max(slots.idle, config.fetch_batch_size)
             try:
+                demand.asks()
                 jobs = await self.storage.claim(self.server_id, queues, limit, config.lease)
+                demand.gets(len(jobs))
                 if jobs:
                     self.meter.claimed += len(jobs)
                     slots.offer(jobs)
-                else:
+                elif slots.idle > 0:  # else somebody else has an idle slot for what comes
                     await self._wait_for_work()
                 pause = _RETRY_FIRST
             except Exception as error:
@@ -194,7 +198,8 @@ class BackgroundJobServer:
 
     def _need_more(self) -> None:
         self._hungry.set()
-        self._settle_wake.set()
+        if self._slots is not None and self._slots.idle > 0:
+            self._settle_wake.set()
 
     def _settle_soon(self) -> None:
         """A job ended and waits for its settlement: at once if slots run idle, else with others that end meanwhile."""

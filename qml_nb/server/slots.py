@@ -70,7 +70,7 @@ class Run(Struct, eq=False, gc=False):
 class Slots:
     """Runs claimed jobs, as many at a time as there are slots. Those that ended, and have an outcome, gather in `ended`.
 
-    `on_end` is called when the first one lies there, `need_more` when a slot is idle and nothing is left to start. All
+    `on_end` is called when the first one lies there, `need_more` when nothing is left to start. All
     of it happens in one event loop.
     """
 
@@ -141,7 +141,7 @@ class Slots:
                 self.running.add(run)
         self.entering = None
         self._filling = False
-        if not buffer and self.idle > 0:
+        if not buffer:
             self._need_more()
 
     def _next_turn(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from qml_nb.errors import StorageUnavailable
@@ -54,9 +55,9 @@ class _Gathering(Generic[T, R]):
         self, loop: asyncio.AbstractEventLoop, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], max_batch: int
     ) -> None:
         self._loop, self._verb, self._max_batch = loop, verb, max_batch
-        # Two lists and no pairs: each pair is one more object for the garbage collector to visit.
-        self._items: list[T] = []
-        self._futures: list[asyncio.Future[R]] = []
+        # Two lines and no pairs: each pair is one more object for the garbage collector to visit.
+        self._items: deque[T] = deque()
+        self._futures: deque[asyncio.Future[R]] = deque()
         self._flights: set[asyncio.Task[None]] = set()  # a loop alone would let go of them
         self._flying = 0
         self._departing = False
@@ -86,7 +87,8 @@ class _Gathering(Generic[T, R]):
         except BaseException:  # the loop shuts down around us, or something cancelled the verb: let the callers go
             if self._flying == 1:
                 futures += self._futures
-                self._items, self._futures = [], []
+                self._items.clear()
+                self._futures.clear()
             for future in futures:
                 future.cancel()
             raise
@@ -94,10 +96,9 @@ class _Gathering(Generic[T, R]):
             self._flying -= 1
 
     def _next_batch(self) -> tuple[list[T], list[asyncio.Future[R]]]:
-        most = self._max_batch
-        items, self._items = self._items[:most], self._items[most:]
-        futures, self._futures = self._futures[:most], self._futures[most:]
-        return items, futures
+        item, future = self._items.popleft, self._futures.popleft
+        many = range(min(len(self._items), self._max_batch))
+        return [item() for _ in many], [future() for _ in many]
 
     async def _flush(self, items: list[T], futures: list[asyncio.Future[R]]) -> None:
         try:

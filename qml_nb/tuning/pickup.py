@@ -42,9 +42,9 @@ async def pickup_times(url: str, key_prefix: str, samples: int) -> list[float]:
 
 
 async def _one(storage: Storage) -> float:
-    await asyncio.sleep(_PAUSE)
     job = Job("note_delay", [time_ns()])
     await storage.enqueue(job)
+    await asyncio.sleep(_PAUSE)  # to ask at once whether it is done would slow down what is measured
     await storage.drained(timeout=_TIME_TO_START)
     done = await storage.get(job.id)
     assert done is not None

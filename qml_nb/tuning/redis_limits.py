@@ -53,6 +53,9 @@ def redis_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
 
 
 def _enqueueing(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
+    what = f"{JOBS:,} concurrent tasks, no storage: each makes a job and awaits a future"
+    say(what)
+    yield figure(what, [asyncio.run(_tasks_alone()) for _ in range(repeats)], "jobs/s")
     for what, rate, goal in (
         (f"{JOBS:,} concurrent tasks, one enqueue each", _tasks, 60_000),
         (f"{PRODUCERS} looping producers, one await enqueue each", _producers, 80_000),
@@ -133,6 +136,26 @@ def _measured(url: str, rate: Rate) -> float:
             return await rate(storage)
 
     return asyncio.run(run())
+
+
+async def _tasks_alone() -> float:
+    """What Python alone makes of so many tasks at once, its garbage collector included."""
+    loop = asyncio.get_running_loop()
+    waiting: list[asyncio.Future[bool]] = []
+
+    async def enqueue(_: Job) -> bool:
+        future: asyncio.Future[bool] = loop.create_future()
+        waiting.append(future)
+        return await future
+
+    async def store() -> None:
+        for future in waiting:
+            future.set_result(True)
+
+    gc.collect()
+    began = perf_counter()
+    await asyncio.gather(*(enqueue(Job("noop", [number])) for number in range(JOBS)), store())
+    return JOBS / (perf_counter() - began)
 
 
 async def _tasks(storage: Storage) -> float:

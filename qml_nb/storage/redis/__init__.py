@@ -50,6 +50,8 @@ class RedisBackend(RedisRecords):
 
     async def push(self, jobs: Sequence[Job]) -> list[bool]:
         """See `Backend.push`."""
+        if len(jobs) <= _PUSHED:
+            return await self._push(jobs, 0)
         batches = [jobs[first : first + _PUSHED] for first in range(0, len(jobs), _PUSHED)]
         alone = 1 if self.config.max_jobs is not None else 0  # the first call looks whether all fit
         answers = [await self._push(batch, len(jobs) - len(batch)) for batch in batches[:alone]]
@@ -181,9 +183,14 @@ def _as_pushed(jobs: Sequence[Job]) -> list[Argument]:
     """Return what the script takes from its fourth argument on."""
     first = jobs[0]
     queue, priority = first.queue, first.priority
-    if all(job.queue == queue and job.priority == priority and job.state is ENQUEUED for job in jobs):
-        return [queue, -priority, *(part for job in jobs for part in (id_of(job), pack_body(job)))]
-    arguments: list[Argument] = [b"", b""]
+    arguments: list[Argument] = [queue, -priority]
+    for job in jobs:
+        if job.queue != queue or job.priority != priority or job.state is not ENQUEUED:
+            break
+        arguments += (id_of(job), pack_body(job))
+    else:
+        return arguments
+    arguments = [b"", b""]
     for job in jobs:
         arguments += (id_of(job), pack_body(job), instant(job.run_ts) if job.state is SCHEDULED else b"")
     return arguments
