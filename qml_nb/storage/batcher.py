@@ -84,6 +84,7 @@ class _Gathering(Generic[T, R]):
             while self._items:
                 items, futures = self._next_batch()
                 await self._flush(items, futures)
+                await asyncio.sleep(0)  # those that were just answered may come again, and fly with this one
         except BaseException:  # the loop shuts down around us, or something cancelled the verb: let the callers go
             if self._flying == 1:
                 futures += self._futures

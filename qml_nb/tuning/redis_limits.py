@@ -46,7 +46,10 @@ def redis_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
         say("pick-up at idle")
         yield from _pickup(url)
         say("redis-benchmark")
-        for what, rate in benchmark_rates(servers.server(url).port):
+        commands = benchmark_rates(servers.server(url).port)
+        if not commands:
+            say("redis-benchmark: not measured, it is not on PATH (Debian: apt-get install redis-tools)")
+        for what, rate in commands.items():
             yield figure(what, [rate], "commands/s")
         say("a cluster of three")
         yield from _cluster(url, servers.redis_cluster(3), repeats)

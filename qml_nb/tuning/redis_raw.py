@@ -14,7 +14,7 @@ from qml_nb.job import Job
 from qml_nb.storage import redis_clients
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 BATCH = 100
 _UNDER_WAY = 4
@@ -81,13 +81,15 @@ def empty(url: str) -> None:
         client.flushall(asynchronous=False)
 
 
-def benchmark_rates(port: int) -> Iterator[tuple[str, float]]:
-    """Yield what redis-benchmark measures of single commands, 50 clients; nothing if it is not installed."""
+def benchmark_rates(port: int) -> dict[str, float]:
+    """Return what redis-benchmark measures of single commands, 50 clients; nothing if it is not installed."""
     program = shutil.which("redis-benchmark") or shutil.which("valkey-benchmark")
     if program is None:
-        return
+        return {}
+    rates: dict[str, float] = {}
     for pipelined in (1, 100):
-        command = [program, "-p", str(port), "-c", "50", "-n", "100000", "-P", str(pipelined), "-r", "100000", "--csv"]
-        done = subprocess.run([*command, "-t", "lpush"], capture_output=True, text=True, check=True)
+        command = (program, "-p", str(port), "-c", "50", "-n", "100000", "-P", str(pipelined), "-r", "100000", "--csv")
+        done = subprocess.run((*command, "-t", "lpush"), capture_output=True, text=True, check=True)
         rate = done.stdout.splitlines()[-1].split(",")[1].strip('"')
-        yield f"redis-benchmark, LPUSH, {pipelined} a round trip", float(rate)
+        rates[f"redis-benchmark, LPUSH, {pipelined} a round trip"] = float(rate)
+    return rates

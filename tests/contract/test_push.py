@@ -219,6 +219,16 @@ async def test_a_resend_to_a_full_storage_is_answered_not_refused(connect: Any) 
         assert await storage.enqueue_many(jobs) == 0
 
 
+async def test_new_jobs_that_fit_are_stored_beside_one_that_was_there(connect: Any) -> None:
+    async with await connect(max_jobs=7) as storage:
+        jobs = await put(storage, 4)
+        more = [Job("work"), Job("work")]
+
+        assert await storage.enqueue_many([jobs[0], *more]) == 2
+
+        assert await claim_ids(storage) == ids([*jobs, *more])
+
+
 async def test_a_failed_job_comes_back_only_where_there_is_room(connect: Any) -> None:
     async with await connect(max_jobs=1) as storage:
         failed = await bring_to(storage, JobState.FAILED)

@@ -5,18 +5,18 @@
 local most, coming, again, its_queue, score = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1', ARGV[4], ARGV[5]
 local step = its_queue == '' and 3 or 2
 local jobs = (#ARGV - 5) / step
-local ids = {}
-for i = 1, jobs do ids[i] = ARGV[6 + step * (i - 1)] end
+local stored = most and unfinished()
 
 -- Mostly jobs are new, alike, and fit: then commands that take all at once store them, with nothing done for each.
-if step == 2 and (not most or unfinished() + jobs + coming <= most) then
-  local aged, line = {}, {}
-  for i = 1, jobs do
-    aged[2 * i - 1], aged[2 * i], line[2 * i - 1], line[2 * i] = '0', ids[i], score, ids[i]
-  end
-  if many('ZADD', IDS, aged, 2, 'NX') == jobs then
-    many('HSET', JOBS, {unpack(ARGV, 6)}, 2)
-    many('ZADD', READY .. its_queue, line, 2)
+if step == 2 and (not most or stored + jobs + coming <= most) then
+  local aged = {}
+  for i = 1, 2 * jobs, 2 do aged[i], aged[i + 1] = '0', ARGV[i + 5] end
+  if call('ZADD', IDS, 'NX', unpack(aged)) == jobs then
+    call('HSET', JOBS, unpack(ARGV, 6))
+    if score ~= '0' then
+      for i = 1, 2 * jobs, 2 do aged[i] = score end
+    end
+    call('ZADD', READY .. its_queue, unpack(aged))
     call('SADD', QUEUES, its_queue)
     count(ENQUEUED, its_queue, jobs)
     wake(its_queue, jobs)
@@ -25,6 +25,8 @@ if step == 2 and (not most or unfinished() + jobs + coming <= most) then
   end
 end
 
+local ids = {}
+for i = 1, jobs do ids[i] = ARGV[6 + step * (i - 1)] end
 local there = look_up('HMGET', JOBS, ids)
 local answers, bodies, heads, aged, due, ready, seen, new = {}, {}, {}, {}, {}, {}, {}, 0
 for i = 1, jobs do
@@ -49,10 +51,7 @@ for i = 1, jobs do
     end
   end
 end
-if new > 0 and most then
-  local stored = unfinished()
-  if stored + new + coming > most then return {stored, new + coming} end
-end
+if new > 0 and most and stored + new + coming > most then return {stored, new + coming} end
 many('HSET', JOBS, bodies, 2)
 many('ZADD', IDS, aged, 2)
 many('HSET', HEADS, heads, 2)
