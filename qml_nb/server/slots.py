@@ -70,8 +70,8 @@ class Run(Struct, eq=False, gc=False):
 class Slots:
     """Runs claimed jobs, as many at a time as there are slots. Those that ended, and have an outcome, gather in `ended`.
 
-    `on_end` is called when the first one lies there, `need_more` when nothing is left to start. All
-    of it happens in one event loop.
+    `on_end` is called when the first one lies there, `need_more` when nothing is left to start. All of it happens in one
+    event loop.
     """
 
     def __init__(

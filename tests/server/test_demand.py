@@ -61,10 +61,15 @@ def test_of_quick_jobs_so_many_are_asked_for_as_start_in_the_time_of_a_trip(clai
     assert room.demand.jobs() == 25
 
 
-def test_of_jobs_that_take_long_none_is_claimed_ahead(claims) -> None:
-    room = claims()
+@pytest.mark.parametrize(
+    ("options", "jobs_take"),
+    [({}, 100), ({"least": 1}, 0), ({"ahead": False}, 0)],
+    ids=["jobs take long", "a claim asks for one job", "a claim takes no trip"],
+)
+def test_nothing_is_claimed_ahead_if(claims, options, jobs_take) -> None:
+    room = claims(**options)
     for _ in range(3):
-        room.claim(100, takes=1, then=100)
+        room.claim(100, takes=1, then=jobs_take)
     room.slots.idle = 0
     assert room.demand.jobs() == 0
 
@@ -83,16 +88,6 @@ def test_an_empty_queue_ends_it(claims) -> None:
     assert room.demand.jobs() == 200
     room.claim(0, takes=1)
     assert room.demand.jobs() == 100
-
-
-@pytest.mark.parametrize("options", [{"least": 1}, {"ahead": False}])
-def test_nothing_is_claimed_ahead_if_a_claim_asks_for_one_job_or_takes_no_trip(claims, options) -> None:
-    room = claims(**options)
-    for _ in range(3):
-        room.claim(100, takes=1)
-    assert room.demand.jobs() == 100
-    room.slots.idle = 0
-    assert room.demand.jobs() == 0
 
 
 def test_two_claims_at_the_same_instant_of_a_coarse_clock(claims) -> None:
