@@ -97,7 +97,7 @@ class MemoryBackend(Places):
                 taken = self._take_unlocked(open_queues, limit, worker, now)
             else:
                 taken = take(open_queues, limit)
-            next_claim, running = self._next_claim, self._running
+            next_claim = self._next_claim
             for job in taken:
                 mine = replace(
                     job,
@@ -108,7 +108,7 @@ class MemoryBackend(Places):
                     started_ts=now,
                     claim_id=next_claim(),
                 )
-                running[job.id] = mine
+                self._running[job.id] = mine
                 claimed.append(mine)
             if len(open_queues) == 1:
                 open_queues[0].counts[PROCESSING] += len(claimed)
@@ -124,8 +124,7 @@ class MemoryBackend(Places):
         kept_until = self._expiry(SUCCEEDED, now)
         written: list[bool] = []
         with self._lock:
-            running, index, shelf = self._running, self._jobs, self._shelf[SUCCEEDED]
-            succeeded: Counter[str] = Counter()
+            running, index, queues, shelf = self._running, self._jobs, self._queues, self._shelf[SUCCEEDED]
             for outcome in outcomes:
                 job = running.get(outcome.job_id)
                 if job is None or job.claim_id != outcome.claim_id:
@@ -147,13 +146,11 @@ class MemoryBackend(Places):
                     error=None,
                     expires_ts=kept_until,
                 )
+                counts = queues[job.queue].counts
+                counts[PROCESSING] -= 1
+                counts[SUCCEEDED] += 1
                 shelf.append(done)
-                succeeded[job.queue] += 1
-            for name, many in succeeded.items():
-                counts = self._queues[name].counts
-                counts[PROCESSING] -= many
-                counts[SUCCEEDED] += many
-                self._finished += many
+                self._finished += 1
             self._bound_shelf()
         return written
 
