@@ -175,8 +175,9 @@ class ServerConfig(Options):
             much earlier; this is the net below it.
         queues: the queues to serve; empty for all of them.
         fetch_batch_size: how many jobs one claim asks for, when that is more than the idle slots. The surplus waits
-            inside the server, under lease: 1 for none, more for fewer round trips. With more than 1, a claim that
-            takes a trip also asks for as many jobs as will end in that time, so that slots need not wait for it.
+            inside the server, under lease: 1 for none, more for fewer round trips. With more than 1, a claim also
+            asks for as many jobs as will start, at the last one's pace, while its answer is under way or in a quarter
+            of a millisecond. What finds no idle slot for a second goes back.
         job_timeout: seconds of run time for a job without a timeout of its own; None for no limit.
         lease: seconds that a claim holds without renewal. Every third of it, leases are renewed; a server that
             dies loses its jobs to others after at most this time.

@@ -32,6 +32,8 @@ TURN = 5_000_000
 """Nanoseconds that slots start jobs in one go before the event loop gets its turn."""
 GRACE = 1.0
 """Seconds that a job gets to end after it was cancelled, before its slot is taken back without it."""
+PATIENCE = 1.0
+"""Seconds without an idle slot after which buffered jobs go back: elsewhere there may be one."""
 NS = 1_000_000_000
 # An eager task runs at once up to its first real wait, which saves a turn of the loop for each job.
 _Task: Any = asyncio.Task
@@ -85,7 +87,7 @@ class Slots:
         self.count = self.idle = config.worker_count
         self.buffer: deque[Job] = deque()
         """Claimed jobs that wait for an idle slot; filled only when it is empty, hence one instant for all of them."""
-        self._claimed = 0
+        self._claimed = self._started = 0
         self.running: set[Run] = set()
         self.ended: list[Run] = []
         self.entering: Run | None = None
@@ -122,7 +124,7 @@ class Slots:
         self._filling = True
         buffer, claimed, limit = self.buffer, self._claimed, self._job_timeout
         loop, context, run_job = self._loop, self._context, self._run
-        now = 0
+        now, started = 0, self._started
         while buffer and self.idle > 0:
             started = now or perf_counter_ns()  # a job that ended at once has just read the clock
             if started - self.turn_began > TURN:
@@ -140,6 +142,7 @@ class Slots:
                 run.task = task
                 self.running.add(run)
         self.entering = None
+        self._started = started
         self._filling = False
         if not buffer:
             self._need_more()
@@ -216,8 +219,13 @@ class Slots:
             self.fill()
 
     def check_deadlines(self) -> None:
-        """Cancel jobs past their deadline; take the slot back from those that don't end even so."""
+        """Cancel jobs past their deadline, and take the slot back from those that don't end even so.
+
+        Buffered jobs go back to the storage when no slot has been idle for `PATIENCE` seconds.
+        """
         now = perf_counter_ns()
+        if self.buffer and max(self._claimed, self._started) + PATIENCE * NS < now:
+            self._return_buffer()
         for run in [run for run in self.running if run.deadline < now or run.is_over]:
             if run.is_over or (run.reason and run.deadline + GRACE * NS < now):
                 self._give_up(run)
@@ -241,6 +249,9 @@ class Slots:
     def hand_back(self) -> None:
         """Start nothing more, and let go back what has not started."""
         self._filling = True  # from now on
+        self._return_buffer()
+
+    def _return_buffer(self) -> None:
         buffer, self.buffer = self.buffer, deque()
         if buffer:
             self.ended += [Run(job, 0, 0, inf, outcome=_outcome(job, ENQUEUED)) for job in buffer]

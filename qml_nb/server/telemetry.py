@@ -61,9 +61,10 @@ def _steps(power: int) -> list[int]:
 _STEPS: Final = _steps(16)
 
 
-def _long_step(ticks: int) -> int:
-    """Return `bucket` of a duration beyond the table: eight bits further up the steps repeat."""
-    return _STEPS[ticks >> 8] + (8 << SUB_BITS) if ticks < 1 << 24 else bucket(ticks)
+_KNOWN: Final = len(_STEPS)
+# Beyond the table, eight bits further up, the steps repeat.
+_FAR: Final = _KNOWN << 8
+_UP: Final = 8 << SUB_BITS
 
 
 class Snapshot(Struct, frozen=True):
@@ -110,7 +111,7 @@ class Meter:
         """Count ended jobs, now that the storage has answered for each whether its outcome was written."""
         now = perf_counter_ns()
         queue_wait, slot_wait, ran, settle, total = self.queue_wait, self.slot_wait, self.run, self.settle, self.total
-        steps, known, succeeded = _STEPS, len(_STEPS), 0
+        steps, known, far, up, per_second, succeeded = _STEPS, _KNOWN, _FAR, _UP, 1 / TICK, 0
         for run, written in zip(runs, answers, strict=True):
             outcome = run.outcome
             if not written or outcome is None:
@@ -121,11 +122,14 @@ class Meter:
             elif not self._count_outcome(outcome.to):
                 continue
             job = run.job
-            asked = job.created_ts if job.run_ts is None or job.run_ts < job.created_ts else job.run_ts
-            waited = int(((job.started_ts or asked) - asked) / TICK)
+            asked, due = job.created_ts, job.run_ts
+            if due is not None and due > asked:
+                asked = due
+            waited = int(((job.started_ts or asked) - asked) * per_second)
             if waited < 0:  # two clocks are at work, the caller's and the storage's
                 waited = 0
-            queue_wait[steps[waited] if waited < known else _long_step(waited)] += 1
+            step = steps[waited] if waited < known else steps[waited >> 8] + up if waited < far else bucket(waited)
+            queue_wait[step] += 1
             claimed, started, ended = run.claimed, run.started, run.ended
             ticks = (started - claimed) >> 10
             slot_wait[steps[ticks] if ticks < known else bucket(ticks)] += 1
@@ -134,7 +138,8 @@ class Meter:
             ticks = (now - ended) >> 10
             settle[steps[ticks] if ticks < known else bucket(ticks)] += 1
             waited += (now - claimed) >> 10
-            total[steps[waited] if waited < known else _long_step(waited)] += 1
+            step = steps[waited] if waited < known else steps[waited >> 8] + up if waited < far else bucket(waited)
+            total[step] += 1
         self.succeeded += succeeded
 
     def _count_outcome(self, to: JobState) -> bool:

@@ -107,3 +107,30 @@ async def test_no_job_is_claimed_while_all_slots_are_busy(storage, registry, ser
     held.go.set()
     await server.drained(timeout=20)
     await full_house(server, 2)
+
+
+async def test_jobs_that_find_no_idle_slot_go_back_for_a_server_that_has_one(storage, registry, serve) -> None:
+    held = Held(registry)
+    await put(storage, 6)
+    first = await serve(worker_count=2, fetch_batch_size=6)
+    await until(lambda: len(held.running) == 2)
+    await serve(worker_count=4, fetch_batch_size=1)
+    await until(lambda: len(held.running) == 6)
+    shot = first.snapshot()
+    assert (shot.claimed, shot.busy, shot.buffered, shot.handed_back) == (6, 2, 0, 4)
+    held.go.set()
+    await first.drained(timeout=20)
+    assert [job.attempt for job in await storage.list()] == [1] * 6
+
+
+async def test_jobs_stay_while_slots_become_idle_now_and_then(storage, registry, serve, monkeypatch) -> None:
+    monkeypatch.setattr("qml_nb.server.slots.PATIENCE", 0.5)
+
+    async def nap() -> None:
+        await asyncio.sleep(0.1)
+
+    registry.register("nap", nap)
+    await storage.enqueue_many(Job("nap") for _ in range(12))
+    server = await serve(worker_count=1, fetch_batch_size=12)
+    await server.drained(timeout=20)
+    assert server.snapshot().handed_back == 0

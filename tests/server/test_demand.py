@@ -11,7 +11,7 @@ import pytest
 
 from qml_nb import BackgroundJobServer, Job, MemoryStorage, WorkerRegistry
 from qml_nb.server import demand as module
-from qml_nb.server.demand import Demand
+from qml_nb.server.demand import MOST, Demand
 
 MS = 1_000_000
 
@@ -66,7 +66,7 @@ def test_of_quick_jobs_so_many_are_asked_for_as_start_in_the_time_of_a_trip(clai
     [({}, 100), ({"least": 1}, 0), ({"ahead": False}, 0)],
     ids=["jobs take long", "a claim asks for one job", "a claim takes no trip"],
 )
-def test_nothing_is_claimed_ahead_if(claims, options, jobs_take) -> None:
+def test_nothing_is_claimed_before_a_slot_idles_if(claims, options, jobs_take) -> None:
     room = claims(**options)
     for _ in range(3):
         room.claim(100, takes=1, then=jobs_take)
@@ -74,11 +74,28 @@ def test_nothing_is_claimed_ahead_if(claims, options, jobs_take) -> None:
     assert room.demand.jobs() == 0
 
 
-def test_no_more_is_claimed_ahead_than_there_are_slots(claims) -> None:
-    room = claims(idle=0)
+@pytest.mark.parametrize(("count", "most"), [(100, 100), (3, MOST)], ids=["many slots", "few slots"])
+def test_no_more_is_claimed_ahead_than_there_are_slots_or_a_few_dozen(claims, count, most) -> None:
+    room = claims(idle=0, count=count)
     room.claim(1_000, takes=5)
     room.claim(1_000, takes=5)
-    assert room.demand.jobs() == 100
+    assert room.demand.jobs() == most
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_jobs_that_start_within_a_quarter_of_a_millisecond_are_claimed_together(claims, ahead) -> None:
+    room = claims(idle=1, count=1, ahead=ahead)
+    room.claim(10, takes=0.01, then=0.09)  # ten jobs started in 0.1 ms
+    room.claim(10, takes=0.01)
+    assert room.demand.jobs() == 1 + 25
+
+
+@pytest.mark.parametrize(("least", "then"), [(1, 0.09), (10, 10)], ids=["a claim asks for one job", "jobs take long"])
+def test_else_only_as_many_as_the_configuration_says(claims, least, then) -> None:
+    room = claims(idle=1, count=1, least=least, ahead=False)
+    room.claim(10, takes=0.01, then=then)
+    room.claim(10, takes=0.01, then=then)
+    assert room.demand.jobs() == least
 
 
 def test_an_empty_queue_ends_it(claims) -> None:
@@ -94,7 +111,7 @@ def test_two_claims_at_the_same_instant_of_a_coarse_clock(claims) -> None:
     room = claims()
     room.claim(5, takes=0)
     room.claim(5, takes=0)
-    assert room.demand.jobs() == 100
+    assert room.demand.jobs() == 200
 
 
 async def nap() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from time import time
+from math import inf
+from time import perf_counter_ns, time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from qml_nb import Job, JobState, RetryPolicy
+from qml_nb.job import Outcome
 from qml_nb.measure import Histogram
-from qml_nb.server.telemetry import PHASES, TICK, Snapshot, bucket, bucket_middle
+from qml_nb.server.slots import Run
+from qml_nb.server.telemetry import PHASES, TICK, Meter, Snapshot, bucket, bucket_middle
 from tests.server.waiting import run, until
 
 PARTS = ("queue_wait", "slot_wait", "run", "settle")
@@ -114,6 +118,20 @@ async def test_queue_wait_counts_from_the_instant_that_a_job_was_due(storage, re
     await storage.drained(timeout=20)
     await until(lambda: told.phases["total"].count == (2 if how == "retry" else 1))
     assert told.phases["queue_wait"].max < 0.45
+
+
+@given(st.integers(0, 2**44).flatmap(lambda most: st.tuples(st.integers(0, most), st.integers(0, most))))
+def test_a_job_is_counted_in_the_steps_of_its_waits(ticks: tuple[int, int]) -> None:
+    waited, held = ticks
+    meter, started = Meter(), perf_counter_ns()
+    job = replace(Job("note"), created_ts=0.0, started_ts=waited * TICK)
+    meter.count(
+        [Run(job, started - (held << 10), started, inf, started, Outcome(job.id, 1, JobState.SUCCEEDED))], [True]
+    )
+    assert dict(meter.slot_wait) == {bucket(held): 1}
+    exact = [bucket(max(waited + by, 0)) for by in (-1, 0)]  # the seconds of a wait are a float
+    assert next(iter(meter.queue_wait)) in exact
+    assert set(meter.queue_wait.values()) == set(meter.total.values()) == {1}
 
 
 async def test_a_clock_that_is_ahead_makes_no_wait_negative(storage, registry, serve) -> None:
