@@ -124,7 +124,7 @@ class Slots:
         self._filling = True
         buffer, claimed, limit = self.buffer, self._claimed, self._job_timeout
         loop, context, run_job = self._loop, self._context, self._run
-        now, started = 0, self._started
+        now, started, ended, had = 0, self._started, self.ended, len(self.ended)
         while buffer and self.idle > 0:
             started = now or perf_counter_ns()  # a job that ended at once has just read the clock
             if started - self.turn_began > TURN:
@@ -134,13 +134,17 @@ class Slots:
             timeout = job.timeout
             deadline = started + (limit if timeout is None else timeout * NS)
             self.entering = run = Run(job, claimed, started, deadline)
-            self.idle -= 1
             # Each job has a fresh copy of the server's context: a variable that one sets, the next doesn't see.
             task = _Task(run_job(run), loop=loop, name=job.method, context=context.copy(), **_EAGER)
             now = run.ended
-            if not now:
+            if now:
+                ended.append(run)
+            else:
+                self.idle -= 1
                 run.task = task
                 self.running.add(run)
+        if ended and not had:
+            self._on_end()
         self.entering = None
         self._started = started
         self._filling = False
@@ -168,7 +172,9 @@ class Slots:
                 outcome = self._returned(run, result)
         except BaseException as error:
             outcome = self._failure(run, error)
-        if not run.ended:
+        if run is self.entering:  # it has not waited for anything: `fill` goes on from here
+            run.ended, run.outcome = perf_counter_ns(), outcome
+        elif not run.ended:
             self._end(run, outcome)
 
     def _returned(self, run: Run, result: Any) -> Outcome | None:

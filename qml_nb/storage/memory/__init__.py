@@ -123,8 +123,9 @@ class MemoryBackend(Places):
         now = time() if now is None else now
         kept_until = self._expiry(SUCCEEDED, now)
         written: list[bool] = []
+        queue, succeeded = "", 0
         with self._lock:
-            running, index, queues, shelf = self._running, self._jobs, self._queues, self._shelf[SUCCEEDED]
+            running, index, shelf = self._running, self._jobs, self._shelf[SUCCEEDED]
             for outcome in outcomes:
                 job = running.get(outcome.job_id)
                 if job is None or job.claim_id != outcome.claim_id:
@@ -146,13 +147,21 @@ class MemoryBackend(Places):
                     error=None,
                     expires_ts=kept_until,
                 )
-                counts = queues[job.queue].counts
-                counts[PROCESSING] -= 1
-                counts[SUCCEEDED] += 1
                 shelf.append(done)
-                self._finished += 1
+                if job.queue != queue:
+                    self._count_succeeded(queue, succeeded)
+                    queue, succeeded = job.queue, 0
+                succeeded += 1
+            self._count_succeeded(queue, succeeded)
             self._bound_shelf()
         return written
+
+    def _count_succeeded(self, queue: str, jobs: int) -> None:
+        if jobs:
+            counts = self._queues[queue].counts
+            counts[PROCESSING] -= jobs
+            counts[SUCCEEDED] += jobs
+            self._finished += jobs
 
     async def renew(self, jobs: Sequence[Job], lease: float, *, now: float | None = None) -> list[bool]:
         """See `Backend.renew`."""
