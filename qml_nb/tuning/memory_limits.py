@@ -34,9 +34,8 @@ def memory_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]
     yield _create_and_enqueue(repeats)
     say("enqueue and fetch, in pairs")
     yield from _pairs(repeats)
-    for workers in WORKERS:
-        say(f"drain with {workers} workers")
-        yield _drain(workers, repeats)
+    say(f"drain with {', '.join(map(str, WORKERS))} workers, in turns")
+    yield from _drains(repeats)
     say("a million jobs waiting")
     yield from _million()
 
@@ -157,16 +156,20 @@ def _bare_pair_times() -> list[float]:
     return times
 
 
-def _drain(workers: int, repeats: int) -> Figure:
-    both = [(asyncio.run(_drain_rate(workers)), asyncio.run(_bare_drain_rate())) for _ in range(repeats)]
-    return figure(
-        f"server draining {JOBS:,} no-op async jobs, {workers} workers",
-        [rate for rate, _ in both],
-        "jobs/s",
-        goal=200_000 if _NEW_PYTHON else 100_000,
-        limits=[limit for _, limit in both],
-        limit_is="take(), then a task of its own",
-    )
+def _drains(repeats: int) -> Iterator[Figure]:
+    rounds = [
+        [(asyncio.run(_drain_rate(workers)), asyncio.run(_bare_drain_rate())) for workers in WORKERS]
+        for _ in range(repeats)
+    ]
+    for workers, both in zip(WORKERS, zip(*rounds, strict=True), strict=True):
+        yield figure(
+            f"server draining {JOBS:,} no-op async jobs, {workers} workers",
+            [rate for rate, _ in both],
+            "jobs/s",
+            goal=200_000 if _NEW_PYTHON else 100_000,
+            limits=[limit for _, limit in both],
+            limit_is="take(), then a task of its own",
+        )
 
 
 async def _drain_rate(workers: int) -> float:
