@@ -10,6 +10,7 @@ from threading import Lock, Thread
 from time import time
 from typing import TYPE_CHECKING, Self
 
+from qml_nb import loops
 from qml_nb.errors import CapacityExceeded, InvalidValue, StorageUnavailable
 from qml_nb.load.arrivals import check_arrivals, gap
 from qml_nb.load.outlet import Outlet
@@ -186,7 +187,7 @@ class LoadGenerator:
 
     def _serve(self) -> None:
         try:
-            asyncio.run(self._run(None))  # not `run`, which would forget a `stop` that came before it
+            loops.run(self._run(None))  # not `run`, which would forget a `stop` that came before it
         except BaseException as error:
             self.error = error
             log.exception("%r ended by an error", self)

@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from qml_nb.config import ServerConfig
 from qml_nb.errors import InvalidValue, StorageUnavailable
+from qml_nb.loops import new_loop
 from qml_nb.server.server import BackgroundJobServer
 from qml_nb.validate import check_int
 
@@ -147,7 +148,7 @@ class WorkerPool:
         self._changed.set()
 
     def _serve(self, ready: Future[None]) -> None:
-        loop = asyncio.new_event_loop()
+        loop = new_loop()
         state: PoolState = "failed"
         try:
             _run_to_end(loop, loop.create_task(self._main(ready)))

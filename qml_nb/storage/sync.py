@@ -11,6 +11,8 @@ from inspect import iscoroutinefunction
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
+from qml_nb.loops import new_loop
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
@@ -34,7 +36,7 @@ class _LoopThread:
     def loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or not self._loop.is_running():
-                self._loop = asyncio.new_event_loop()
+                self._loop = new_loop()
                 Thread(target=self._loop.run_forever, name="qml-nb loop", daemon=True).start()
                 asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()
             return self._loop

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct, to_builtins
 
+from qml_nb.loops import LOOP
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -68,7 +70,8 @@ def figure(
 
 def machine() -> str:
     """Say on what the figures were taken."""
-    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    python = f"Python {platform.python_version()} with {LOOP}"
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {python}"
 
 
 def as_table(figures: Iterable[Figure]) -> str:

@@ -10,6 +10,7 @@ from threading import Lock
 from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Self
 
+from qml_nb import loops
 from qml_nb.job import SUCCEEDED, Job, Outcome
 from qml_nb.storage import MemoryStorage
 from qml_nb.tuning.drain import drain_rate
@@ -41,7 +42,7 @@ def memory_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]
 
 
 def _enqueue(repeats: int) -> Figure:
-    both = [(asyncio.run(_enqueue_rate()), _bare_rate()) for _ in range(repeats)]
+    both = [(loops.run(_enqueue_rate()), _bare_rate()) for _ in range(repeats)]
     return figure(
         f"await storage.enqueue(job), one by one, {JOBS:,} jobs made before",
         [rate for rate, _ in both],
@@ -89,7 +90,7 @@ def _bare_rate() -> float:
 
 
 def _create_and_enqueue(repeats: int) -> Figure:
-    both = [(asyncio.run(_create_and_enqueue_rate()), _create_rate()) for _ in range(repeats)]
+    both = [(loops.run(_create_and_enqueue_rate()), _create_rate()) for _ in range(repeats)]
     return figure(
         "Job(…) created and enqueued, one by one",
         [rate for rate, _ in both],
@@ -116,7 +117,7 @@ def _create_rate() -> float:
 
 
 def _pairs(repeats: int) -> Iterator[Figure]:
-    runs = [asyncio.run(_pair_times()) for _ in range(repeats)]
+    runs = [loops.run(_pair_times()) for _ in range(repeats)]
     limits = [_bare_pair_times() for _ in range(repeats)]
     for percent, goal in ((50, 6.0), (99, 15.0), (99.9, 100.0)):
         yield figure(
@@ -158,7 +159,7 @@ def _bare_pair_times() -> list[float]:
 
 def _drains(repeats: int) -> Iterator[Figure]:
     rounds = [
-        [(asyncio.run(_drain_rate(workers)), asyncio.run(_bare_drain_rate())) for workers in WORKERS]
+        [(loops.run(_drain_rate(workers)), loops.run(_bare_drain_rate())) for workers in WORKERS]
         for _ in range(repeats)
     ]
     for workers, both in zip(WORKERS, zip(*rounds, strict=True), strict=True):
@@ -191,7 +192,7 @@ async def _bare_drain_rate() -> float:
 
 
 def _million() -> Iterator[Figure]:
-    few, many, pause, size = asyncio.run(_fill_up())
+    few, many, pause, size = loops.run(_fill_up())
     for what, rate, base in zip(("enqueue", "claim, one by one", "claim, 100 at a time"), many, few, strict=True):
         yield figure(
             f"{MILLION:,} jobs waiting: {what}",

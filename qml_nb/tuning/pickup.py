@@ -10,7 +10,7 @@ import sys
 from time import time_ns
 from typing import TYPE_CHECKING
 
-from qml_nb import BackgroundJobServer, Job, WorkerRegistry, open_storage
+from qml_nb import BackgroundJobServer, Job, WorkerRegistry, loops, open_storage
 
 if TYPE_CHECKING:
     from qml_nb import Storage
@@ -61,4 +61,4 @@ async def _serve(url: str, key_prefix: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(*sys.argv[1:]))
+    loops.run(_serve(*sys.argv[1:]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from redis import Redis
 
+from qml_nb import loops
 from qml_nb.job import Job
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
@@ -40,7 +41,7 @@ def redis_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
     with LocalServers() as servers:
         url = servers.redis()
         say("memory a waiting job")
-        yield asyncio.run(_memory(url))
+        yield loops.run(_memory(url))
         yield from _enqueueing(url, repeats, say)
         yield from _draining(url, repeats, say)
         say("pick-up at idle")
@@ -58,7 +59,7 @@ def redis_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
 def _enqueueing(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
     what = f"{JOBS:,} concurrent tasks, no storage: each makes a job and awaits a future"
     say(what)
-    yield figure(what, [asyncio.run(_tasks_alone()) for _ in range(repeats)], "jobs/s")
+    yield figure(what, [loops.run(_tasks_alone()) for _ in range(repeats)], "jobs/s")
     for what, rate, goal in (
         (f"{JOBS:,} concurrent tasks, one enqueue each", _tasks, 60_000),
         (f"{PRODUCERS} looping producers, one await enqueue each", _producers, 80_000),
@@ -106,7 +107,7 @@ def _draining(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Fi
 
 
 def _pickup(url: str) -> Iterator[Figure]:
-    delays = sorted(asyncio.run(pickup_times(url, _fresh(), SAMPLES)))
+    delays = sorted(loops.run(pickup_times(url, _fresh(), SAMPLES)))
     for percent, goal in ((50, 1.5), (99, 5.0)):
         value = delays[min(int(len(delays) * percent / 100), len(delays) - 1)]
         what = f"pick-up at idle, enqueue call to handler in another process, p{percent}"
@@ -138,7 +139,7 @@ def _measured(url: str, rate: Rate) -> float:
             gc.collect()
             return await rate(storage)
 
-    return asyncio.run(run())
+    return loops.run(run())
 
 
 async def _tasks_alone() -> float:

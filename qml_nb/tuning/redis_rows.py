@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from msgspec import Struct
 from redis.asyncio import Redis
 
+from qml_nb import loops
 from qml_nb.job import Job
 from qml_nb.measure import cost_per_job, latency_history, read_redis
 from qml_nb.servers import LocalServers
@@ -91,7 +92,7 @@ def _latency(servers: LocalServers) -> Measured:
 
 def _atomic_fetch(servers: LocalServers) -> Measured:
     url = servers.redis()
-    atomic, apart = _run(url, _fetch_time), asyncio.run(_apart(url))
+    atomic, apart = _run(url, _fetch_time), loops.run(_apart(url))
     yield Row(22, "one job fetched by one atomic script, mean", "about 500 µs", atomic * 1e6, "µs")
     yield Row(22, "the same by separate commands (not safe), mean", "about 5 ms", apart * 1e6, "µs")
 
@@ -162,7 +163,7 @@ def _run(url: str, work: Callable[[Storage], Coroutine[Any, Any, Any]], **option
             gc.collect()
             return await work(storage)
 
-    return asyncio.run(run())
+    return loops.run(run())
 
 
 @asynccontextmanager

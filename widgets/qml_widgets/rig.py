@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from logging import getLogger
 from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from qml_nb import ServerConfig, WorkerPool
+from qml_nb import ServerConfig, WorkerPool, loops
 from qml_nb.errors import InvalidValue, StorageUnavailable
 from qml_nb.load import LoadGenerator, Mix
 from qml_nb.measure import Monitor
@@ -160,7 +159,7 @@ class Rig:
     def _send(self, once: LoadGenerator) -> None:
         self._burst_error = None
         try:
-            asyncio.run(once.run(0.0))
+            loops.run(once.run(0.0))
             if once.lost:
                 raise StorageUnavailable(f"{once.lost:,} jobs were not stored, for the storage was away")
         except Exception as error:
