@@ -83,6 +83,8 @@ class _Gathering(Generic[T, R]):
         try:
             while self._items:
                 items, futures = self._next_batch()
+                if self._items and not self._departing and self._flying < _FLIGHTS:
+                    self._depart()  # all came before this one left: more than it can take
                 await self._flush(items, futures)
                 await asyncio.sleep(0)  # those that were just answered may come again, and fly with this one
         except BaseException:  # the loop shuts down around us, or something cancelled the verb: let the callers go

@@ -75,6 +75,20 @@ async def test_who_comes_while_two_calls_are_under_way_goes_with_the_next() -> N
     assert verb.calls == [[1], [2], [3, 4, 5]]
 
 
+async def test_of_callers_at_once_that_are_too_many_for_one_call_two_calls_are_under_way() -> None:
+    verb = Verb()
+    verb.may_answer.clear()
+    batch = Batcher(verb, max_batch=2)
+    tasks = await under_way(batch, *range(7))
+    await asyncio.sleep(0)
+    assert verb.calls == [[0, 1], [2, 3]]
+
+    verb.may_answer.set()
+
+    assert await ended(tasks) == [number * number for number in range(7)]
+    assert verb.calls == [[0, 1], [2, 3], [4, 5], [6]]
+
+
 async def test_a_bad_item_fails_its_own_caller_only() -> None:
     batch = Batcher(Verb())
     callers = [batch(1), batch("bad"), batch(3), batch("worse")]
