@@ -7,15 +7,18 @@ import signal
 from contextlib import contextmanager, suppress
 from subprocess import DEVNULL, STDOUT, Popen
 from threading import Lock
-from typing import TYPE_CHECKING
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from qml_nb.errors import LocalServersStopped
-from qml_nb.servers.reaper import Reaper
+from qml_nb.servers.reaper import Reaper, birth, children_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+_PATIENCE, _POLL = 5.0, 0.002
 
 _all: WeakSet[ChildProcesses] = WeakSet()
 
@@ -31,14 +34,25 @@ class ChildProcesses:
         self._reaper = Reaper(directory)
         _all.add(self)
 
-    def start(self, command: Sequence[str], directory: Path, log: Path) -> Popen[bytes]:
-        """Start a process that appends its output to `log`, in a session of its own: Ctrl-C does not reach it."""
+    def start(
+        self, command: Sequence[str], directory: Path, log: Path, account: Mapping[str, Any] | None = None
+    ) -> Popen[bytes]:
+        """Start a process that appends its output to `log`, in a session of its own: Ctrl-C does not reach it.
+
+        `account` is who it runs as, in Popen's words.
+        """
         with self._lock:
             if self.stopped:
                 raise LocalServersStopped
             with log.open("ab") as output:
                 process = Popen(
-                    command, cwd=directory, stdin=DEVNULL, stdout=output, stderr=STDOUT, start_new_session=True
+                    command,
+                    cwd=directory,
+                    stdin=DEVNULL,
+                    stdout=output,
+                    stderr=STDOUT,
+                    start_new_session=True,
+                    **(account or {}),
                 )
             self._reaper.watch(process.pid)
             self._running = [each for each in self._running if each.poll() is None] + [process]
@@ -78,9 +92,16 @@ class ChildProcesses:
 def kill(process: Popen[bytes]) -> None:
     """End a child that leads its process group, and what it forked, at once. Does nothing if it has ended."""
     if process.poll() is None:
+        offspring = [(pid, birth(pid)) for pid in children_of(process.pid)]
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        for pid, _ in offspring:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
+        end = monotonic() + _PATIENCE  # they hold on to shared memory and to ports until they are gone
+        while any(born and birth(pid) == born for pid, born in offspring) and monotonic() < end:
+            sleep(_POLL)
 
 
 def _after_fork() -> None:

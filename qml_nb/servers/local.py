@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Self
 from qml_nb.errors import InvalidValue, PortTaken
 from qml_nb.servers.children import ChildProcesses
 from qml_nb.servers.cluster import CLUSTER_OPTIONS, form_cluster
+from qml_nb.servers.postgres import PostgresSettings
 from qml_nb.servers.process import LocalServer
-from qml_nb.servers.redis import RedisSettings, find_redis
+from qml_nb.servers.redis import RedisSettings
 from qml_nb.validate import check_int
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
+
+    from qml_nb.servers.process import Settings
 
 # Below the ports that systems give to outgoing connections (Linux from 32768, others from 49152), one of which could
 # else sit on a server's port when it restarts; and so that a cluster node's second port, 10000 above, is below too.
@@ -63,7 +66,33 @@ class LocalServers:
         """
         settings = RedisSettings(durable=durable, password=password, options=options)
         with self._children.in_use():
-            return self._start_redis(settings, port).url
+            return self._start(settings, port).url
+
+    def postgres(
+        self,
+        *,
+        durable: bool = False,
+        port: int | None = None,
+        password: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> str:
+        """Start a PostgreSQL server, and return the URL of its database `postgres` once it serves.
+
+        It refuses to run as root; for root it runs as `postgres`, or as `nobody` where there is no such account.
+
+        Args:
+            durable: whether each commit is on disk before it is answered. Without, the data live as long as the process.
+            port: the port, and with it the data of an earlier server on that port; None for any free one.
+            password: of the user `postgres`; None lets in everybody on this machine. Counts when the data are made.
+            options: further settings by name, as in `{"max_connections": "500"}`.
+        """
+        settings = PostgresSettings(durable=durable, password=password, options=options)
+        with self._children.in_use():
+            if settings.account:
+                self.directory.chmod(
+                    0o711
+                )  # through, but not in: below lies the data directory, which is the account's
+            return self._start(settings, port).url
 
     def redis_cluster(
         self,
@@ -125,38 +154,31 @@ class LocalServers:
         servers = (server.name + ("" if server.is_running else " ended") for server in list(self._servers.values()))
         return f"LocalServers({', '.join(servers) or 'none yet'})"
 
-    def _start_redis(self, settings: RedisSettings, port: int | None = None) -> LocalServer:
+    def _start(self, settings: Settings, port: int | None = None) -> LocalServer:
         if port is not None:
-            return self._start_redis_on(check_int("port", port, 1, 65_535), settings)
+            return self._start_on(check_int("port", port, 1, 65_535), settings)
         for _ in range(_ATTEMPTS):
             with suppress(PortTaken):
-                return self._start_redis_on(self._reserve_port(), settings)
-        return self._start_redis_on(self._reserve_port(), settings)
+                return self._start_on(self._reserve_port(settings.kind), settings)
+        return self._start_on(self._reserve_port(settings.kind), settings)
 
-    def _start_redis_on(self, port: int, settings: RedisSettings) -> LocalServer:
+    def _start_on(self, port: int, settings: Settings) -> LocalServer:
         if port in self._servers and self._servers[port].is_running:
             raise InvalidValue("port", "to be free", port, f"{self._servers[port]!r} is there")
-        program = find_redis()
-        directory = self._redis_directory(port)
+        directory = self.directory / f"{settings.kind}-{port}"
         directory.mkdir(mode=0o700, exist_ok=True)
-        (directory / "redis.conf").write_text(settings.conf(port))
-        url = f"redis://{settings.credentials}127.0.0.1:{port}/0"
-        server = LocalServer(self._children, [program, "redis.conf"], url=url, port=port, directory=directory)
-        self._servers[port] = server
+        server = self._servers[port] = LocalServer(self._children, settings, port=port, directory=directory)
         return server
 
-    def _redis_directory(self, port: int) -> Path:
-        return self.directory / f"redis-{port}"
-
-    def _reserve_port(self) -> int:
+    def _reserve_port(self, kind: str) -> int:
         """Return a port that was not used here before; its directory, which one thread only can make, reserves it."""
         while True:
             port = choice(_PORTS)  # the system's randomness: two notebooks that seed `random` alike would meet
             with suppress(FileExistsError):
-                self._redis_directory(port).mkdir(mode=0o700)
+                (self.directory / f"{kind}-{port}").mkdir(mode=0o700)
                 return port
 
-    def _start_node(self, settings: RedisSettings, on_failure: ExitStack) -> LocalServer:
-        server = self._start_redis(settings)
+    def _start_node(self, settings: Settings, on_failure: ExitStack) -> LocalServer:
+        server = self._start(settings)
         on_failure.callback(server.kill)
         return server

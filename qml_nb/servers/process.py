@@ -7,13 +7,14 @@ import signal
 from contextlib import suppress
 from subprocess import TimeoutExpired
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qml_nb.errors import LocalServerFailed, PortTaken
 from qml_nb.servers.children import kill
+from qml_nb.servers.reaper import children_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from subprocess import Popen
 
@@ -26,18 +27,44 @@ _POLL = 0.002
 _TAIL = 2_000
 
 
+class Settings(Protocol):
+    """What a kind of server is started with."""
+
+    @property
+    def kind(self) -> str:
+        """The name of the kind."""
+        ...
+
+    @property
+    def stop_signal(self) -> int:
+        """The signal that shuts it down in order, without waiting for its clients."""
+        ...
+
+    @property
+    def account(self) -> Mapping[str, Any]:
+        """Who it runs as, in Popen's words; empty for who runs this process."""
+        ...
+
+    def command(self, directory: Path, port: int) -> Sequence[str]:
+        """Make what it needs in its directory, and return its command."""
+        ...
+
+    def url(self, port: int) -> str:
+        """Return its URL."""
+        ...
+
+
 class LocalServer:
     """A server that `LocalServers` started. All that is done to it has happened when the call returns.
 
     On a server that has ended, everything but `restart` does nothing.
     """
 
-    def __init__(
-        self, children: ChildProcesses, command: Sequence[str], *, url: str, port: int, directory: Path
-    ) -> None:
-        self.url, self.port, self.directory = url, port, directory
+    def __init__(self, children: ChildProcesses, settings: Settings, *, port: int, directory: Path) -> None:
+        self.url, self.port, self.directory = settings.url(port), port, directory
         self.log = directory / "server.log"
-        self._children, self._command = children, command
+        self._children, self._settings = children, settings
+        self._command = settings.command(directory, port)
         self._process = self._start()
 
     @property
@@ -60,8 +87,8 @@ class LocalServer:
         kill(self._process)
 
     def terminate(self) -> None:
-        """Shut it down in order: SIGTERM, and SIGKILL if that takes longer than five seconds."""
-        self._process.send_signal(signal.SIGTERM)
+        """Shut it down in order, and with SIGKILL if that takes longer than five seconds."""
+        self._process.send_signal(self._settings.stop_signal)
         self.thaw()  # else a frozen one would not see it
         with suppress(TimeoutExpired):
             self._process.wait(_STOP_TIMEOUT)
@@ -69,14 +96,14 @@ class LocalServer:
 
     def freeze(self) -> None:
         """Halt it, connections left open: SIGSTOP. Clients see a server that does not answer."""
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal_all(signal.SIGSTOP)
         if hasattr(os, "waitid"):  # not on macOS before Python 3.13
             with suppress(ChildProcessError):
                 os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen one go on: SIGCONT."""
-        self._process.send_signal(signal.SIGCONT)
+        self._signal_all(signal.SIGCONT)
 
     def restart(self) -> None:
         """Start it again with its port, directory and settings, after `terminate` if it runs; wait until it serves."""
@@ -91,9 +118,16 @@ class LocalServer:
     def __repr__(self) -> str:
         return f"LocalServer({self.name}, {f'pid {self.pid}' if self.is_running else 'ended'})"
 
+    def _signal_all(self, number: int) -> None:
+        """Send a signal to the process, and to those that it started: PostgreSQL has one for each connection."""
+        self._process.send_signal(number)
+        for child in children_of(self.pid) if self.is_running else ():
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+
     def _start(self) -> Popen[bytes]:
         before = self.log.stat().st_size if self.log.exists() else 0
-        process = self._children.start(self._command, self.directory, self.log)
+        process = self._children.start(self._command, self.directory, self.log, self._settings.account)
         try:
             self._wait_until_ready(process, before)
         except BaseException:

@@ -42,6 +42,23 @@ def _birth_by_ps(pid: int) -> str:
     return "" if state.startswith("Z") else started.strip()
 
 
+def children_of(pid: int) -> list[int]:
+    """Return the processes that a process started and that have not ended: some servers give each a group of its own."""
+    if Path("/proc/self/stat").exists():
+        pairs = [(_parent_in_proc(entry), int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    else:
+        listed = subprocess.run(["/bin/ps", "-A", "-o", "ppid=,pid="], capture_output=True, text=True, check=False)
+        pairs = [(int(parent), int(child)) for parent, child in map(str.split, listed.stdout.splitlines())]
+    return [child for parent, child in pairs if parent == pid]
+
+
+def _parent_in_proc(entry: Path) -> int:
+    try:
+        return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1
+
+
 class Reaper:
     """The owner's end of it."""
 
@@ -96,8 +113,12 @@ def _kill(watched: list[tuple[int, str]]) -> None:
         if not left:
             return
         for pid in left:
+            offspring = children_of(pid)
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+            for child in offspring:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
         sleep(_PAUSE)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from qml_nb.errors import LocalServerNotFound
@@ -38,6 +40,10 @@ def _packaged() -> Iterator[Path]:
 class RedisSettings:
     """What a Redis server is started with."""
 
+    kind: ClassVar[str] = "redis"
+    stop_signal: ClassVar[int] = signal.SIGTERM
+    account: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
     durable: bool = False
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, str] | None = None
@@ -55,6 +61,15 @@ class RedisSettings:
         ':a%20b%2Fc@'
         """
         return f":{quote(self.password, safe='')}@" if self.password else ""
+
+    def command(self, directory: Path, port: int) -> list[str]:
+        """Write the settings, and return the command that reads them."""
+        (directory / "redis.conf").write_text(self.conf(port))
+        return [find_redis(), "redis.conf"]
+
+    def url(self, port: int) -> str:
+        """Return the URL of database 0."""
+        return f"redis://{self.credentials}127.0.0.1:{port}/0"
 
     def conf(self, port: int) -> str:
         """Return the settings as redis.conf; of two equal names the later counts, so `options` come last.
