@@ -1,6 +1,6 @@
 """qml_nb: a job queue whose tuning can be seen. The public names."""
 
-from qml_nb.config import MemoryConfig, RedisConfig, ServerConfig
+from qml_nb.config import MemoryConfig, PostgresConfig, RedisConfig, ServerConfig
 from qml_nb.errors import (
     CapacityExceeded,
     InvalidJob,
@@ -9,6 +9,7 @@ from qml_nb.errors import (
     JobNotFound,
     JobTimeout,
     QMLError,
+    SchemaMismatch,
     StorageClosed,
     StorageError,
     StorageUnavailable,
@@ -18,7 +19,7 @@ from qml_nb.errors import (
 from qml_nb.job import TRANSITIONS, Job, JobState
 from qml_nb.retry import RetryPolicy
 from qml_nb.server import BackgroundJobServer, WorkerPool, WorkerRegistry
-from qml_nb.storage import MemoryStorage, RedisStorage, open_storage
+from qml_nb.storage import MemoryStorage, PostgresStorage, RedisStorage, open_storage
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
 
@@ -35,11 +36,14 @@ __all__ = [
     "JobTimeout",
     "MemoryConfig",
     "MemoryStorage",
+    "PostgresConfig",
+    "PostgresStorage",
     "QMLError",
     "Recurring",
     "RedisConfig",
     "RedisStorage",
     "RetryPolicy",
+    "SchemaMismatch",
     "ServerConfig",
     "ServerInfo",
     "Storage",

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_POSTGRES_URL = re.compile(r"postgres(ql)?://")
+
+
 class Options:
     """What every set of options shares: an unknown name is answered with the one that was meant."""
 
@@ -143,11 +147,81 @@ class RedisConfig(Retention):
 
     def __repr__(self) -> str:
         """Show what differs from the default, and no password."""
-        changed = [name for name in signature(type(self)).parameters if getattr(self, name) != _default(self, name)]
-        shown = {name: "***" if name == "password" else getattr(self, name) for name in changed}
-        if "url" in shown:
-            shown["url"] = without_password(self.url)
-        return f"RedisConfig({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        return _shown(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PostgresConfig(Retention):
+    """Options of the PostgreSQL storage.
+
+    Args:
+        database_url: `postgresql://user:password@host:5432/database`, as libpq and asyncpg read it.
+        max_connections: the most connections that statements use at a time, in each event loop. Who waits for work or
+            hears messages holds one more.
+        min_connections: how many of them stay open.
+        connect_timeout: seconds to connect, and to wait for a connection that is in use.
+        command_timeout: seconds that the server gets to answer; beyond it `StorageUnavailable`.
+        idle_timeout: seconds after which an unused connection is closed; 0 for never.
+        max_lifetime: seconds after which a connection is closed and made anew.
+        schema_name, table_name: where everything lies: the live table has this name, all else begins with it. Two pairs
+            share a database and nothing else.
+        auto_migrate: whether to make or update tables and functions when they are not of this version.
+        require_ssl: whether to refuse to talk without encryption.
+        listen_dsn: the URL for LISTEN where `database_url` leads to a pooler; None for the same.
+        statement_cache_size: how many prepared statements a connection keeps; 0 behind PgBouncer in transaction mode.
+        synchronous_commit: whether a commit is on disk before it is answered; None for what the server says.
+        max_jobs: the most unfinished jobs at a time, else `CapacityExceeded`; None for no bound.
+        max_finished_jobs: the most finished jobs that a sweep leaves; beyond it the oldest go first. None for no bound.
+        completed_job_ttl: seconds that succeeded and deleted jobs are kept; None for ever.
+        failed_job_ttl: seconds that failed jobs are kept; None for ever.
+    """
+
+    database_url: str = "postgresql://postgres@127.0.0.1:5432/postgres"
+    _: KW_ONLY
+    max_connections: int = 20
+    min_connections: int = 1
+    connect_timeout: float = 30.0
+    command_timeout: float = 30.0
+    idle_timeout: float = 600.0
+    max_lifetime: float = 1_800.0
+    schema_name: str = "qml"
+    table_name: str = "qml_jobs"
+    auto_migrate: bool = True
+    require_ssl: bool = False
+    listen_dsn: str | None = None
+    statement_cache_size: int = 100
+    synchronous_commit: bool | None = None
+    max_jobs: int | None = None
+    max_finished_jobs: int | None = 100_000
+    completed_job_ttl: float | None = 86_400.0
+    failed_job_ttl: float | None = 604_800.0
+
+    def __post_init__(self) -> None:
+        self._check_retention()
+        check_int("max_connections", self.max_connections, 1, 10_000)
+        check_int("min_connections", self.min_connections, 0, self.max_connections)
+        check_int("statement_cache_size", self.statement_cache_size, 0, 100_000)
+        for name in ("connect_timeout", "command_timeout", "max_lifetime"):
+            self._set(**{name: check_seconds(name, getattr(self, name))})
+        self._set(idle_timeout=check_seconds("idle_timeout", self.idle_timeout, above=False))
+        for name in ("auto_migrate", "require_ssl"):
+            check_bool(name, getattr(self, name))
+        if self.synchronous_commit is not None:
+            check_bool("synchronous_commit", self.synchronous_commit)
+        for name in ("schema_name", "table_name"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+                remedy = "letters, digits and _, 40 at most, as in qml_jobs"
+                raise InvalidValue(name, "to be a plain lower-case name", value, remedy)
+        for name in ("database_url", "listen_dsn"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and _POSTGRES_URL.match(value)):
+                shown = without_password(value) if isinstance(value, str) else value
+                raise InvalidValue(name, "to be a URL", shown, "write postgresql://user@host:5432/database")
+
+    def __repr__(self) -> str:
+        """Show what differs from the default, and no password."""
+        return _shown(self)
 
 
 def without_password(url: str) -> str:
@@ -158,6 +232,15 @@ def without_password(url: str) -> str:
     """
     url = re.sub(r"(//[^:/?#@]*:).*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&]*", r"\1***", url)
+
+
+def _shown(config: Options) -> str:
+    changed = [name for name in signature(type(config)).parameters if getattr(config, name) != _default(config, name)]
+    shown = {name: "***" if name == "password" else getattr(config, name) for name in changed}
+    for name in ("url", "database_url", "listen_dsn"):
+        if shown.get(name):
+            shown[name] = without_password(shown[name])
+    return f"{type(config).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def _default(config: Options, name: str) -> object:

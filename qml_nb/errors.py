@@ -15,6 +15,7 @@
     └── StorageError            (RuntimeError)
         ├── CapacityExceeded                      the storage is full; nothing was stored
         ├── StorageUnavailable  (ConnectionError) the server behind the storage can't be reached
+        ├── SchemaMismatch                        the database has another form than this version reads
         └── StorageClosed                         the storage was closed before the call
 
 Fields are kept and the text is built in `__str__`, so every error survives pickling.
@@ -197,6 +198,20 @@ class CapacityExceeded(StorageError):
 
 class StorageUnavailable(StorageError, ConnectionError):
     """The server behind the storage can't be reached."""
+
+
+class SchemaMismatch(StorageError):
+    """The database has another form than this version reads; `found` is 0 for none at all."""
+
+    def __init__(self, name: str, found: int, wanted: int) -> None:
+        super().__init__(name, found, wanted)
+        self.name, self.found, self.wanted = name, found, wanted
+
+    def __str__(self) -> str:
+        if self.found > self.wanted:
+            return f"{self.name} has schema version {self.found}, made by a newer qml_nb; this one reads {self.wanted}: update it"
+        has = f"schema version {self.found}" if self.found else "no schema yet"
+        return f"{self.name} has {has}, and this qml_nb reads {self.wanted}; run `await storage.migrate()`, or set auto_migrate"
 
 
 class StorageClosed(StorageError):

@@ -8,22 +8,24 @@ from urllib.parse import parse_qsl
 from qml_nb.config import without_password
 from qml_nb.errors import InvalidValue
 from qml_nb.storage.memory import MemoryStorage
+from qml_nb.storage.postgres import PostgresStorage
 from qml_nb.storage.redis import RedisStorage
 from qml_nb.storage.redis.plain import redis_clients
 
 if TYPE_CHECKING:
     from qml_nb.storage.storage import Storage
 
-__all__ = ["MemoryStorage", "RedisStorage", "open_storage", "redis_clients"]
+__all__ = ["MemoryStorage", "PostgresStorage", "RedisStorage", "open_storage", "redis_clients"]
 
+_POSTGRES = ("postgres", "postgresql")
 _REDIS = ("redis", "rediss", "unix")
 
 
 async def open_storage(url: str, **options: Any) -> Storage:
-    """Open the storage that a URL names, with its options: those of `MemoryConfig` or `RedisConfig`.
+    """Open the storage that a URL names, with its options: those of `MemoryConfig`, `RedisConfig` or `PostgresConfig`.
 
     `memory://`, also as `memory://?max_jobs=10000`; `redis://host:6379/0`, `rediss://…` over TLS,
-    `redis+cluster://host:port,host:port`, `redis+sentinel://host:port,host:port/service`.
+    `redis+cluster://host:port,host:port`, `redis+sentinel://host:port,host:port/service`; `postgresql://user@host/database`.
 
     Raises:
         InvalidValue: no backend has such a URL.
@@ -33,6 +35,8 @@ async def open_storage(url: str, **options: Any) -> Storage:
     scheme, colon, rest = url.partition(":") if isinstance(url, str) else ("", "", "")
     if colon and scheme.lower().partition("+")[0] in _REDIS:
         storage: Storage = RedisStorage(url=url, **options)
+    elif colon and scheme.lower() in _POSTGRES:
+        storage = PostgresStorage(database_url=url, **options)
     elif colon and scheme.lower() == "memory" and rest.partition("?")[0] in ("", "//"):
         storage = MemoryStorage(**_numbers(rest.partition("?")[2]), **options)
     else:

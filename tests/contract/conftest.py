@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from qml_nb.servers import LocalServers
-from qml_nb.storage import MemoryStorage, RedisStorage
+from qml_nb.storage import MemoryStorage, PostgresStorage, RedisStorage
 from qml_nb.storage.storage import Storage
 
 Connect = Callable[..., Awaitable[Storage]]
@@ -65,10 +65,29 @@ def on_redis(url: Callable[[], str]) -> Callable[[], Connect]:
     return new_store
 
 
+@cache
+def postgres_url() -> str:
+    """The address of a PostgreSQL server."""
+    return servers().postgres()
+
+
+def on_postgres() -> Connect:
+    """Make an empty store in a schema of its own, where every connection is a storage of its own."""
+    schema = f"test_{uuid4().hex[:20]}"
+    first: dict[str, Any] = {}
+
+    async def connect(**options: Any) -> Storage:
+        first.update(options)
+        return PostgresStorage(database_url=postgres_url(), schema_name=schema, max_connections=5, **first)
+
+    return connect
+
+
 BACKENDS: dict[str, Callable[[], Connect]] = {
     "memory": memory,
     "redis": on_redis(redis_url),
     "redis-cluster": on_redis(cluster_url),
+    "postgres": on_postgres,
 }
 """For each backend, what makes a new, empty store and returns the way to connect to it."""
 

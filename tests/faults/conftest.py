@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from qml_nb import RedisStorage
-from qml_nb.servers import LocalServers
+from qml_nb import PostgresStorage, RedisStorage, Storage
+from qml_nb.servers import LocalServer, LocalServers
 
-Connect = Callable[..., RedisStorage]
-"""Makes one more storage of the test's own keys, at a URL; takes options of `RedisConfig`."""
+Connect = Callable[..., Storage]
+"""Makes one more storage of the test's own keys or schema, at a URL; takes options of `RedisConfig` or `PostgresConfig`."""
 
 
 @pytest.fixture
@@ -30,6 +30,12 @@ def url(request: pytest.FixtureRequest, servers: LocalServers) -> str:
     return servers.redis(durable=True) if request.param == "single" else servers.redis_cluster(3, durable=True)
 
 
+@pytest.fixture(params=["redis", "postgres"])
+def durable(request: pytest.FixtureRequest, servers: LocalServers) -> LocalServer:
+    """A server that writes to its disk before it answers."""
+    return servers.server(getattr(servers, request.param)(durable=True))
+
+
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
     """Makes storages; after the test they are closed, and nothing may have gone wrong beside it."""
@@ -37,8 +43,11 @@ async def connect() -> AsyncIterator[Connect]:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
     async with AsyncExitStack() as stack:
 
-        def new(url: str, **options: Any) -> RedisStorage:
-            storage = RedisStorage(url=url, **{"key_prefix": prefix} | options)
+        def new(url: str, **options: Any) -> Storage:
+            if url.startswith("postgresql:"):
+                storage: Storage = PostgresStorage(url, **{"schema_name": prefix.replace("-", "_")[:40]} | options)
+            else:
+                storage = RedisStorage(url=url, **{"key_prefix": prefix} | options)
             stack.push_async_callback(storage.close)
             return storage
 
@@ -48,6 +57,6 @@ async def connect() -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-def storage(connect: Connect, url: str) -> RedisStorage:
+def storage(connect: Connect, url: str) -> Storage:
     """A storage on a server, and on a cluster."""
     return connect(url)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from qml_nb import BackgroundJobServer, Job, JobState, RedisStorage, StorageUnavailable, WorkerRegistry
+from qml_nb import BackgroundJobServer, Job, JobState, Storage, StorageUnavailable, WorkerRegistry
 
 LONG = 40.0
 """Seconds that nothing takes; it only ends a test that hangs."""
@@ -26,7 +26,7 @@ async def until(true: Callable[[], Any]) -> None:
 class Load:
     """Producers that enqueue one by one and in batches, and a server that runs what they enqueue."""
 
-    def __init__(self, storage: RedisStorage, **options: Any) -> None:
+    def __init__(self, storage: Storage, **options: Any) -> None:
         self.storage = storage
         self.stored: list[Job] = []
         """Jobs whose enqueue returned."""
@@ -83,7 +83,7 @@ class Load:
 
 
 @asynccontextmanager
-async def load(storage: RedisStorage, **options: Any) -> AsyncIterator[Load]:
+async def load(storage: Storage, **options: Any) -> AsyncIterator[Load]:
     """Run a load; at the end the producers stop, the server runs what is left, and nothing may be lost."""
     made = Load(storage, **options)
     async with made.server:

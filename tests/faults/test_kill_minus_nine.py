@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from qml_nb import Job, JobState
-from qml_nb.servers import LocalServers
+from qml_nb.servers import LocalServer
 from tests.faults.conftest import Connect
 from tests.faults.load import until
 from tests.faults.worker import SLOTS
@@ -79,11 +79,10 @@ def processes(url: str, folder: Path) -> Iterator[Processes]:
             process.communicate()
 
 
-async def test_no_job_is_lost_and_none_handed_out_twice(
-    connect: Connect, servers: LocalServers, tmp_path: Path
-) -> None:
-    server = servers.server(servers.redis(durable=True))
-    storage = connect(server.url, key_prefix="qml", command_timeout=30)
+async def test_no_job_is_lost_and_none_handed_out_twice(connect: Connect, durable: LocalServer, tmp_path: Path) -> None:
+    server = durable
+    where = {"schema_name": "qml"} if server.url.startswith("postgresql:") else {"key_prefix": "qml"}
+    storage = connect(server.url, command_timeout=30, **where)
     jobs = [Job("note", [number], max_retries=10) for number in range(JOBS)]
     assert await storage.enqueue_many(jobs) == JOBS
     started, died = monotonic(), []

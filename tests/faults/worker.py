@@ -10,28 +10,29 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from random import random
 from typing import Any
 
-from qml_nb import BackgroundJobServer, Job, RedisStorage, ServerConfig, WorkerRegistry
+from qml_nb import BackgroundJobServer, Job, RetryPolicy, ServerConfig, Storage, WorkerRegistry, open_storage
 
 SLOTS = 25
 LEASE = 2.0
 RUN_TIME = 0.005
+FAILING = 0.1
+"""The share of runs that fail, and are retried."""
 
 
-class NotingStorage(RedisStorage):
-    """Writes down what is handed out, before anybody runs it."""
+def note_claims(storage: Storage, file: int) -> None:
+    """Have what is handed out written down, before anybody runs it."""
+    claim = storage.claim
 
-    def __init__(self, url: str, file: int) -> None:
-        super().__init__(url)
-        self.file = file
-
-    async def claim(self, *args: Any, **kwargs: Any) -> list[Job]:
-        """Claim, and note each job."""
-        jobs = await super().claim(*args, **kwargs)
+    async def claim_and_note(*args: Any, **kwargs: Any) -> list[Job]:
+        jobs = await claim(*args, **kwargs)
         lines = "".join(f"handed {job.id} {job.attempt} {job.claim_id}\n" for job in jobs)
-        os.write(self.file, lines.encode())
+        os.write(file, lines.encode())
         return jobs
+
+    storage.claim = claim_and_note  # type: ignore[method-assign]
 
 
 async def main(url: str, path: str) -> None:
@@ -42,11 +43,15 @@ async def main(url: str, path: str) -> None:
     @registry.task("note")
     async def note(number: int) -> None:
         await asyncio.sleep(RUN_TIME)
+        if random() < FAILING:
+            raise RuntimeError("this time not")
         os.write(file, f"ran {number}\n".encode())
 
     config = ServerConfig(worker_count=SLOTS, fetch_batch_size=SLOTS, lease=LEASE)
-    async with NotingStorage(url, file) as storage, BackgroundJobServer(storage, registry, config):
-        await asyncio.to_thread(sys.stdin.read)
+    async with await open_storage(url) as storage:
+        note_claims(storage, file)
+        async with BackgroundJobServer(storage, registry, config, retry=RetryPolicy.fixed(0.05)):
+            await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":

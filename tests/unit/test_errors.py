@@ -21,6 +21,7 @@ from qml_nb.errors import (
     LocalServersStopped,
     PortTaken,
     QMLError,
+    SchemaMismatch,
     StorageClosed,
     StorageError,
     StorageUnavailable,
@@ -65,6 +66,14 @@ SAMPLES = [
     (StorageUnavailable("no answer from localhost:6379"), "no answer from localhost:6379"),
     (StorageClosed("claim"), "the storage is closed; open a new one"),
     (StorageClosed(), "the storage is closed; open a new one"),
+    (
+        SchemaMismatch("qml.qml_jobs", 2, 1),
+        "qml.qml_jobs has schema version 2, made by a newer qml_nb; this one reads 1: update it",
+    ),
+    (
+        SchemaMismatch("qml.qml_jobs", 0, 1),
+        "qml.qml_jobs has no schema yet, and this qml_nb reads 1; run `await storage.migrate()`, or set auto_migrate",
+    ),
     (QMLError("anything"), "anything"),
 ]
 BUILTINS: dict[type[QMLError], type[Exception]] = {
@@ -82,6 +91,7 @@ BUILTINS: dict[type[QMLError], type[Exception]] = {
     StorageError: RuntimeError,
     CapacityExceeded: RuntimeError,
     StorageUnavailable: ConnectionError,
+    SchemaMismatch: RuntimeError,
     StorageClosed: RuntimeError,
 }
 

@@ -1,0 +1,161 @@
+"""The connections of one event loop to the database."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from qml_nb.storage.postgres.listener import Listener
+from qml_nb.storage.postgres.unavailable import CONFLICTS, FAULTS, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+    from qml_nb.config import PostgresConfig
+    from qml_nb.storage.postgres.names import Names
+
+_CONFLICTS_BORNE = 20
+FULL = "QML01"
+"""The SQLSTATE by which `make_room` says that jobs don't fit."""
+
+
+async def _keep(_: Any) -> None:
+    """Reset nothing: statements here leave nothing behind, and asyncpg's reset is a round trip."""
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that knows since when it is open."""
+
+    __slots__ = ("born",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.born = monotonic()
+
+
+class Link:
+    """One event loop's connections: a pool, and one more that listens once somebody waits."""
+
+    def __init__(self, config: PostgresConfig, names: Names) -> None:
+        self.config, self._names = config, names
+        self.listener = Listener(config, names.channel, self._message)
+        self._pool: Any = None
+        self._keeper = self._until_shutdown()
+        self.is_open = asyncio.Event()
+
+    async def open(self) -> None:
+        """Connect `min_connections`, and see to it that they are closed in time."""
+        await anext(self._keeper)
+        config = self.config
+        self._pool = asyncpg.create_pool(
+            config.database_url,
+            min_size=config.min_connections,
+            max_size=config.max_connections,
+            max_inactive_connection_lifetime=config.idle_timeout,
+            timeout=config.connect_timeout,
+            command_timeout=config.command_timeout,
+            statement_cache_size=config.statement_cache_size,
+            max_cached_statement_lifetime=0,
+            reset=_keep,
+            init=self._greet,
+            connection_class=Connection,
+            **encryption(config),
+        )
+        try:
+            async with asyncio.timeout(config.connect_timeout):
+                await self._pool
+        except FAULTS as error:
+            raise unavailable(error, config, opening=True) from error
+        self.is_open.set()
+
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
+        """Close when the event loop shuts down its asynchronous generators, if nobody has before."""
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def _greet(self, connection: Any) -> None:
+        if self.config.synchronous_commit is not None:
+            await connection.execute(f"set synchronous_commit to {'on' if self.config.synchronous_commit else 'off'}")
+
+    async def fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
+        """Run one statement in a transaction of its own, and return its rows."""
+        for left in reversed(range(_CONFLICTS_BORNE)):
+            try:
+                return await self._fetch(statement, arguments)
+            except CONFLICTS as error:
+                if not left:
+                    raise unavailable(error, self.config, opening=False) from error
+        raise AssertionError
+
+    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        opening = True
+        try:
+            connection = await self._pool.acquire(timeout=self.config.connect_timeout)
+            opening = False
+            try:
+                rows: Sequence[Any] = await connection.fetch(statement, *arguments)
+            except BaseException as error:
+                if not isinstance(
+                    error, asyncpg.PostgresError
+                ):  # it may still be busy with what nobody waits for any more
+                    _drop(connection)
+                raise
+            finally:
+                await self._give_back(connection)
+        except CONFLICTS:
+            raise
+        except FAULTS as error:
+            if getattr(error, "sqlstate", "") == FULL:
+                raise
+            raise unavailable(error, self.config, opening=opening) from error
+        return rows
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Give a connection with a transaction open, for as long as the block takes."""
+        try:
+            async with self._pool.acquire(timeout=self.config.connect_timeout) as connection, connection.transaction():
+                yield connection
+        except FAULTS as error:
+            raise unavailable(error, self.config, opening=False) from error
+
+    async def _message(self, number: int) -> bytes | None:
+        message: bytes | None = (await self.fetch(self._names.call("message", "message", 1), number))[0][0]
+        return message
+
+    async def _give_back(self, connection: Any) -> None:
+        born = getattr(connection, "born", None)  # None: it was closed meanwhile, and has left the pool by itself
+        if born is not None and monotonic() - born > self.config.max_lifetime:
+            _drop(connection)
+        await self._pool.release(connection)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self.listener.close()
+        if self._pool is not None:
+            try:
+                async with asyncio.timeout(self.config.command_timeout):
+                    await self._pool.close()
+            except FAULTS:
+                self._pool.terminate()
+
+
+def _drop(connection: Any) -> None:
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+def encryption(config: PostgresConfig) -> dict[str, Any]:
+    """Return asyncpg's word for `require_ssl`."""
+    if not config.require_ssl:
+        return {}
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as libpq's sslmode=require: encrypted
+    return {"ssl": context}

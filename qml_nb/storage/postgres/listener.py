@@ -1,0 +1,137 @@
+"""What the database tells of itself: who waits for work is woken, who subscribed hears messages."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64decode
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from qml_nb.errors import StorageError, StorageUnavailable
+from qml_nb.storage.postgres.unavailable import FAULTS, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    from qml_nb.config import PostgresConfig
+    from qml_nb.storage.inbox import Inbox
+
+
+_PAUSE = 0.5  # seconds between two tries to listen again
+
+
+class Waiter:
+    """One call of `wait`."""
+
+    def __init__(self, queues: Collection[str] | None) -> None:
+        self.queues = queues
+        self.future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.woken_for: str | None = None
+
+
+class Listener:
+    """One connection that listens, made when the first one asks, and again when it is lost."""
+
+    def __init__(
+        self, config: PostgresConfig, channel: str, fetch_message: Callable[[int], Awaitable[bytes | None]]
+    ) -> None:
+        self._config, self._channel, self._fetch_message = config, channel, fetch_message
+        self._connection: Any = None
+        self._opening = asyncio.Lock()
+        self._closed = False
+        self.waiters: dict[Waiter, None] = {}
+        self.inboxes: dict[str, list[Inbox]] = {}
+        self._messages: asyncio.Queue[tuple[str, bytes | int] | None] = asyncio.Queue()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def listen(self) -> None:
+        """Return once whatever is committed from now on is heard."""
+        async with self._opening:
+            if self._connection is not None and not self._connection.is_closed():
+                return
+            config = self._config
+            try:
+                self._connection = connection = await asyncpg.connect(
+                    config.listen_dsn or config.database_url, timeout=config.connect_timeout, statement_cache_size=0
+                )
+                await connection.add_listener(self._channel, self._hear)
+            except FAULTS as error:
+                raise unavailable(error, config, opening=True) from error
+            connection.add_termination_listener(self._lost)
+            if self._reader is None:
+                self._reader = asyncio.get_running_loop().create_task(self._read())
+
+    def _lost(self, _: Any) -> None:
+        """Wake everybody: what came meanwhile nobody heard."""
+        if not self._closed:
+            for waiter in list(self.waiters):
+                self._wake(waiter, "")
+            if self.inboxes:
+                asyncio.get_running_loop().call_later(0.05, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._again = asyncio.get_running_loop().create_task(self._until_it_listens())
+
+    async def _until_it_listens(self) -> None:
+        while not self._closed and (self._connection is None or self._connection.is_closed()):
+            with suppress(StorageUnavailable):
+                await self.listen()
+            await asyncio.sleep(_PAUSE)
+
+    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        """Take a notification, which anybody in the database can send."""
+        with suppress(ValueError):
+            kind, (_, first, rest) = payload[:1], payload[1:].split(":", 2)
+            if kind == "w":
+                self.wake(rest, int(first))
+            else:
+                channel = b64decode(first, validate=True).decode()
+                self._messages.put_nowait((channel, bytes.fromhex(rest) if kind == "m" else int(rest)))
+
+    async def _read(self) -> None:
+        """Hand messages on in their order, though some must be looked up first."""
+        while (heard := await self._messages.get()) is not None:
+            channel, body = heard
+            if not self.inboxes.get(channel):
+                continue
+            with suppress(StorageError):  # then this message is lost, as all are while nobody listens
+                message = await self._fetch_message(body) if isinstance(body, int) else body
+                for inbox in list(self.inboxes.get(channel, ())) if message is not None else ():
+                    inbox.put(message)
+
+    def wake(self, queue: str, many: int) -> None:
+        """Wake so many of those that wait for the queue, the longest-waiting first; "" may be any queue."""
+        for waiter in list(self.waiters):
+            if many <= 0:
+                break
+            if not queue or waiter.queues is None or queue in waiter.queues:
+                self._wake(waiter, queue)
+                many -= 1
+
+    def let_go(self, waiter: Waiter) -> None:
+        """End a wait whose time is up."""
+        if not waiter.future.done():
+            waiter.future.set_result(False)
+
+    def _wake(self, waiter: Waiter, queue: str) -> None:
+        self.waiters.pop(waiter, None)
+        waiter.woken_for = queue
+        if not waiter.future.done():
+            waiter.future.set_result(True)
+
+    async def close(self) -> None:
+        """Hear nothing more, and let everybody go."""
+        self._closed = True
+        for waiter in list(self.waiters):
+            self._wake(waiter, "")
+        if self._reader is not None:
+            self._messages.put_nowait(None)  # what was heard is handed on first
+            await asyncio.wait([self._reader])
+        for inboxes in self.inboxes.values():
+            for inbox in list(inboxes):
+                inbox.put(None)
+        if self._connection is not None:
+            with suppress(*FAULTS):
+                await self._connection.close(timeout=self._config.command_timeout)

@@ -1,0 +1,61 @@
+-- Move jobs by hand. Returns the ids of those that were moved.
+create or replace function qml.move(ids uuid[], target smallint, allowed smallint[], at float8, ttl float8, most bigint)
+returns setof uuid language plpgsql @pinned@ as $$
+declare t float8 := qml.clock(at); back bigint; moved uuid[] := '{}'; more uuid[];
+begin
+  perform from qml.job j where j.id = any(ids) order by j.id for update;
+  perform from qml.done d where d.id = any(ids) order by d.id for update;
+  if target < 4 and most is not null then
+    select count(*) into back from qml.done d where d.id = any(ids) and d.state = any(allowed);
+    if back > 0 then perform qml.make_room(back, most); end if;
+  end if;
+
+  if target < 4 then
+    with old as (
+      select j.id, j.queue, j.state from qml.job j where j.id = any(ids) and j.state = any(allowed)
+    ), changed as (
+      update qml.job j set state = target, attempt = 0, run_ts = t, worker_id = null, lease_ts = null, started_ts = null, error = null
+        from old where j.id = old.id
+    ), counted as (
+      insert into qml.count (queue, state, jobs) select queue, state, -count(*) from old group by queue, state
+    ) select coalesce(array_agg(id), '{}') into moved from old;
+    with back_again as (
+      delete from qml.done d where d.id = any(ids) and d.state = any(allowed) returning d.*
+    ), entered as (
+      insert into qml.job
+      select id, queue, method, priority, max_retries, timeout, job_type, created_ts, target, 0, claim_id, t, null, null, null, null,
+             lock_owner, lock_until, args, kwargs, metadata
+        from back_again
+    ), counted as (
+      insert into qml.count (queue, state, jobs) select queue, state, -count(*) from back_again group by queue, state
+    ) select coalesce(array_agg(id), '{}') into more from back_again;
+    moved := moved || more;
+    insert into qml.count (queue, state, jobs)
+    select j.queue, target, count(*) from qml.job j where j.id = any(moved) group by j.queue;
+    if target = 0 then
+      perform qml.wake(j.queue, count(*)) from qml.job j where j.id = any(moved) group by j.queue;
+    end if;
+  else
+    with old as (
+      select d.id, d.queue, d.state from qml.done d where d.id = any(ids) and d.state = any(allowed)
+    ), changed as (
+      update qml.done d set state = target, finished_ts = t, expires_ts = t + ttl from old where d.id = old.id
+    ), counted as (
+      insert into qml.count (queue, state, jobs) select queue, state, -count(*) from old group by queue, state
+    ) select coalesce(array_agg(id), '{}') into moved from old;
+    with ended as (
+      delete from qml.job j where j.id = any(ids) and j.state = any(allowed) returning j.*
+    ), kept as (
+      insert into qml.done
+      select id, queue, method, priority, max_retries, timeout, job_type, created_ts, target, attempt, claim_id, run_ts, worker_id,
+             null, started_ts, error, lock_owner, lock_until, args, kwargs, metadata, t, t + ttl, null
+        from ended
+    ), counted as (
+      insert into qml.count (queue, state, jobs) select queue, state, -count(*) from ended group by queue, state
+    ) select coalesce(array_agg(id), '{}') into more from ended;
+    moved := moved || more;
+    insert into qml.count (queue, state, jobs)
+    select d.queue, target, count(*) from qml.done d where d.id = any(moved) group by d.queue;
+  end if;
+  return query select m from unnest(moved) m;
+end $$;

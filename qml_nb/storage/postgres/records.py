@@ -1,0 +1,242 @@
+"""What the PostgreSQL storage keeps besides jobs, and how it reaches its server: from each event loop by a link of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from threading import Lock
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import asyncpg
+from msgspec import msgpack
+from msgspec.structs import replace
+
+from qml_nb.errors import CapacityExceeded, JobNotFound, StorageClosed
+from qml_nb.storage.backend import Recurring, ServerInfo
+from qml_nb.storage.inbox import Inbox
+from qml_nb.storage.postgres.link import FULL, Link
+from qml_nb.storage.postgres.listener import Waiter
+from qml_nb.storage.postgres.names import Names
+from qml_nb.storage.postgres.rows import is_id
+from qml_nb.storage.postgres.schema import migrate, require
+from qml_nb.storage.postgres.unavailable import ConnectionLost
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from qml_nb.config import PostgresConfig
+
+T = TypeVar("T")
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two tries of what may be sent again
+
+
+class PostgresRecords:
+    """The verbs of `Backend` that are about records other than jobs."""
+
+    def __init__(self, config: PostgresConfig) -> None:
+        self.config = config
+        self._names = Names(config.schema_name, config.table_name)
+        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
+        self._links_lock = Lock()
+        self._ready = self._closed = False
+
+    async def open(self) -> None:
+        """See `Backend.open`."""
+        await self._link()
+
+    async def migrate(self) -> None:
+        """See `Backend.migrate`."""
+        link = await self._connected()
+        await migrate(link, self._names)
+
+    async def close(self) -> None:
+        """See `Backend.close`."""
+        self._closed = True
+        with self._links_lock:
+            links = dict(self._links)
+            self._links.clear()
+        for loop, link in links.items():
+            if loop is asyncio.get_running_loop():
+                await link.close()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.close(), loop))
+
+    async def _link(self) -> Link:
+        link = await self._connected()
+        if not self._ready:
+            await (migrate(link, self._names) if self.config.auto_migrate else require(link, self._names))
+            self._ready = True
+        return link
+
+    async def _connected(self) -> Link:
+        if self._closed:
+            raise StorageClosed
+        loop = asyncio.get_running_loop()
+        link = self._links.get(loop)
+        if link is None:
+            with self._links_lock:
+                link = self._links[loop] = Link(self.config, self._names)
+            try:
+                await link.open()
+            except BaseException:
+                self._links.pop(loop, None)
+                await link.close()
+                raise
+        else:
+            await link.is_open.wait()
+        return link
+
+    async def _rows(self, verb: str, columns: str, *arguments: Any) -> Sequence[Any]:
+        """Call a function of the database, and return these columns of what it returns."""
+        link = await self._link()
+        try:
+            return await link.fetch(self._names.call(verb, columns, len(arguments)), *arguments)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != FULL:
+                raise
+            stored, offered = map(int, (error.detail or "0 0").split())
+            raise CapacityExceeded(self.config.max_jobs or 0, stored, offered) from None
+
+    async def _value(self, verb: str, *arguments: Any) -> Any:
+        return (await self._rows(verb, verb, *arguments))[0][0]
+
+    async def _again(self, verb: str, columns: str, *arguments: Any) -> Sequence[Any]:
+        """Call a function that bears repetition, and try again for a while when the connection is lost."""
+        return await self._persist(lambda _: self._rows(verb, columns, *arguments))
+
+    async def _persist(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
+        """Try, and when the connection is lost for up to `command_timeout` again; an attempt is told that it is another."""
+        lost_at, pause = None, _FIRST_PAUSE
+        while True:
+            try:
+                return await attempt(lost_at is not None)
+            except ConnectionLost:
+                lost_at = lost_at or monotonic()
+                if self._closed or monotonic() + pause > lost_at + self.config.command_timeout:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    # -- waiting for work
+
+    async def wait(self, queues: Collection[str] | None, timeout: float) -> bool:
+        """See `Backend.wait`."""
+        listener, waiter = (await self._link()).listener, Waiter(queues)
+        await self._persist(lambda _: listener.listen())
+        listener.waiters[waiter] = None
+        timer = asyncio.get_running_loop().call_later(timeout, listener.let_go, waiter)
+        try:
+            if await self._has_work(queues):
+                return True
+            return await waiter.future
+        except asyncio.CancelledError:
+            if waiter.woken_for is not None:
+                listener.wake(waiter.woken_for, 1)
+            raise
+        finally:
+            timer.cancel()
+            listener.waiters.pop(waiter, None)
+
+    async def _has_work(self, queues: Collection[str] | None) -> bool:
+        rows = await self._again("has_work", "has_work", None if queues is None else list(queues))
+        return bool(rows[0][0])
+
+    # -- locks
+
+    async def lock_job(self, job_id: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
+        """See `Backend.lock_job`."""
+        answer = await self._value("lock_job", job_id, owner, ttl, now) if is_id(job_id) else await self._no_such()
+        if answer < 0:
+            raise JobNotFound(job_id)
+        return bool(answer)
+
+    async def _no_such(self) -> int:
+        await self._link()
+        return -1
+
+    async def unlock_job(self, job_id: str, owner: str) -> bool:
+        """See `Backend.unlock_job`."""
+        if not is_id(job_id):
+            return await self._no_such() > 0
+        return bool(await self._value("unlock_job", job_id, owner))
+
+    async def lock(self, name: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
+        """See `Backend.lock`."""
+        return bool((await self._again("lock", "lock", name, owner, ttl, now))[0][0])
+
+    async def unlock(self, name: str, owner: str) -> bool:
+        """See `Backend.unlock`."""
+        return bool(await self._value("unlock", name, owner))
+
+    # -- recurring schedules
+
+    async def put_recurring(self, schedule: Recurring) -> None:
+        """See `Backend.put_recurring`."""
+        await self._again("put_recurring", "put_recurring", schedule.id, msgpack.encode(schedule))
+
+    async def drop_recurring(self, schedule_id: str) -> bool:
+        """See `Backend.drop_recurring`."""
+        return bool(await self._value("drop_recurring", schedule_id))
+
+    async def list_recurring(self) -> list[Recurring]:
+        """See `Backend.list_recurring`."""
+        rows = await self._again("list_recurring", "list_recurring")
+        return [msgpack.decode(row[0], type=Recurring) for row in rows]
+
+    # -- servers
+
+    async def put_server(self, server: ServerInfo, *, now: float | None = None) -> None:
+        """See `Backend.put_server`."""
+        await self._again("put_server", "put_server", server.server_id, msgpack.encode(server), now)
+
+    async def beat_server(self, server_id: str, *, now: float | None = None) -> bool:
+        """See `Backend.beat_server`."""
+        return bool((await self._again("beat_server", "beat_server", server_id, now))[0][0])
+
+    async def drop_server(self, server_id: str) -> bool:
+        """See `Backend.drop_server`."""
+        return bool(await self._value("drop_server", server_id))
+
+    async def list_servers(self) -> list[ServerInfo]:
+        """See `Backend.list_servers`."""
+        rows = await self._again("list_servers", "value, started, beat")
+        return [
+            replace(msgpack.decode(value, type=ServerInfo), started_ts=started, heartbeat_ts=beat)
+            for value, started, beat in rows
+        ]
+
+    # -- paused queues
+
+    async def pause(self, queue: str) -> bool:
+        """See `Backend.pause`."""
+        return bool(await self._value("pause", queue))
+
+    async def resume(self, queue: str) -> bool:
+        """See `Backend.resume`."""
+        return bool(await self._value("resume", queue))
+
+    async def paused(self) -> list[str]:
+        """See `Backend.paused`."""
+        return [row[0] for row in await self._again("paused", "paused")]
+
+    # -- messages
+
+    async def publish(self, channel: str, message: bytes) -> None:
+        """See `Backend.publish`."""
+        await self._value("publish", channel, message)
+
+    async def subscribe(self, channel: str) -> Inbox:
+        """See `Backend.subscribe`."""
+        listener = (await self._link()).listener
+        await listener.listen()
+        inboxes = listener.inboxes.setdefault(channel, [])
+
+        def leave(inbox: Inbox) -> None:
+            if inbox in inboxes:
+                inboxes.remove(inbox)
+
+        inbox = Inbox(leave)
+        inboxes.append(inbox)
+        return inbox

@@ -1,0 +1,66 @@
+"""Brings the database to the form that this version reads, once, however many processes ask for it at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qml_nb.errors import SchemaMismatch
+from qml_nb.storage.postgres.names import read
+
+if TYPE_CHECKING:
+    from qml_nb.storage.postgres.link import Link
+    from qml_nb.storage.postgres.names import Names
+
+VERSION = 1
+MIGRATIONS = {1: "schema"}
+"""The file that leads to each version. Functions are made anew with every one of them."""
+FUNCTIONS: tuple[str, ...] = (
+    "clock",
+    "wake",
+    "open_queues",
+    "make_room",
+    "push",
+    "claim",
+    "settle",
+    "renew",
+    "sweep",
+    "move",
+    "update",
+)
+FUNCTIONS += ("erase", "get", "find", "peek", "counts", "locks", "records")
+
+
+async def migrate(link: Link, names: Names) -> None:
+    """Make what is missing, in one transaction. Does nothing where the version is this one."""
+    if await version(link, names) == VERSION:
+        return
+    async with link.transaction() as connection:
+        await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", names.channel)
+        await connection.execute(f'create schema if not exists "{names.schema}"')
+        await connection.execute(names.fill("create table if not exists qml.version (version integer not null)"))
+        found = await connection.fetchval(names.fill("select max(version) from qml.version")) or 0
+        _check(found, names, least=0)
+        for number in range(found + 1, VERSION + 1):
+            await connection.execute(names.fill(read(MIGRATIONS[number])))
+            await connection.execute(names.fill("insert into qml.version values ($1)"), number)
+        if found < VERSION:
+            for name in FUNCTIONS:
+                await connection.execute(names.fill(read(name)))
+
+
+async def require(link: Link, names: Names) -> None:
+    """Raise unless the version is this one."""
+    _check(await version(link, names), names, least=VERSION)
+
+
+async def version(link: Link, names: Names) -> int:
+    """Return the version that the database has; 0 for none."""
+    if (await link.fetch("select to_regclass($1) is null", names.of("version")))[0][0]:
+        return 0
+    rows = await link.fetch(names.fill("select coalesce(max(version), 0) from qml.version"))
+    return int(rows[0][0])
+
+
+def _check(found: int, names: Names, *, least: int) -> None:
+    if not least <= found <= VERSION:
+        raise SchemaMismatch(f"{names.schema}.{names.table}", found, VERSION)

@@ -1,0 +1,61 @@
+"""What the tests of the PostgreSQL storage start from: a real server, and storages that nobody else uses."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from qml_nb.servers import LocalServers
+from qml_nb.storage import open_storage
+from qml_nb.storage.storage import Storage
+
+Connect = Callable[..., Awaitable[Storage]]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[LocalServers]:
+    """The servers of all these tests."""
+    with LocalServers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def url(servers: LocalServers) -> str:
+    """The address of a server that nobody freezes or stops."""
+    return servers.postgres()
+
+
+@pytest.fixture
+def schema() -> str:
+    """A schema of the test's own."""
+    return f"test_{uuid4().hex[:20]}"
+
+
+@pytest.fixture
+async def connect(schema: str) -> AsyncIterator[Connect]:
+    """The way to open a storage of the test's own, which closes after it: `await connect(url, **options)`."""
+    async with AsyncExitStack() as opened:
+
+        async def connect(url: str, **options: Any) -> Storage:
+            storage = await open_storage(url, **{"schema_name": schema, "max_connections": 5, **options})
+            opened.push_async_callback(storage.close)
+            return storage
+
+        yield connect
+
+
+@pytest.fixture
+async def storage(connect: Connect, url: str) -> Storage:
+    """An empty storage of the test's own."""
+    return await connect(url)
+
+
+@pytest.fixture
+async def direct(url: str) -> AsyncIterator[Any]:
+    """A connection of the test's own to the server of `url`."""
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()

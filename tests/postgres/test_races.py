@@ -1,0 +1,136 @@
+"""Transactions that meet: a resend and a settlement, many writers of the same jobs, statements that a lock holds up."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from random import Random
+from time import monotonic
+from typing import Any
+
+import asyncpg
+
+from qml_nb import Job, JobState
+from qml_nb.storage.postgres.names import Names
+from qml_nb.storage.storage import Storage
+from tests.contract.states import bring_to, claim, put
+
+
+async def waits(connection: Any) -> None:
+    """Return once some statement waits for another transaction."""
+    async with asyncio.timeout(10):
+        while not await connection.fetchval("select exists (select from pg_locks where not granted)"):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_resend_that_meets_the_settlement_of_its_job_stores_it_once(storage, schema, direct, url) -> None:
+    [job] = await put(storage)
+    claimed = await claim(storage)
+    watcher = await asyncpg.connect(url)
+    transaction = direct.transaction()
+    await transaction.start()
+    names = Names(schema, "qml_jobs")
+    settle = names.fill(
+        "select qml.settle($1, $2, array[4]::smallint[], array[null]::json[], array[null]::text[], $3, 0, 9, 9)"
+    )
+    await direct.fetch(settle, [claimed.id], [claimed.claim_id], [0.0])
+    resend = asyncio.create_task(storage.enqueue_many([job, Job("another")]))
+    await waits(watcher)
+    await transaction.commit()
+    await watcher.close()
+
+    assert await resend == 1
+    counts = {state: many for state, many in (await storage.get_job_counts()).items() if many}
+    assert counts == {JobState.SUCCEEDED: 1, JobState.ENQUEUED: 1}
+    assert len(await storage.list()) == 2
+
+
+class Meddlers:
+    """Writers of the same jobs, each time in another order."""
+
+    def __init__(self, storage: Storage, jobs: list[Job]) -> None:
+        self.storage, self.jobs, self.random = storage, jobs, Random(1)
+
+    def shuffled(self) -> list[Job]:
+        return self.random.sample(self.jobs, len(self.jobs))
+
+    async def claim_and_settle(self) -> None:
+        claimed = await self.storage.claim("w", None, 30, 30.0)
+        self.random.shuffle(claimed)
+        await self.storage.renew(claimed)
+        await asyncio.gather(*(self.storage.retry(job, 0.0) for job in claimed))
+
+    async def move(self) -> None:
+        ids = [job.id for job in self.shuffled()]
+        await self.storage.backend.move(ids, JobState.ENQUEUED, set(JobState))
+        await self.storage.backend.move(ids[::-1], JobState.DELETED, {JobState.SCHEDULED})
+
+    async def update(self) -> None:
+        await self.storage.backend.update(
+            [job.replace(priority=self.random.randrange(3)) for job in self.shuffled()], None
+        )
+
+    async def push(self) -> None:
+        await self.storage.backend.push(self.shuffled())
+
+    async def sweep(self) -> None:
+        await self.storage.sweep(20)
+
+    async def go_on(self, act: Callable[[], Awaitable[None]], until: float) -> int:
+        turns = 0
+        while monotonic() < until:
+            await act()
+            turns += 1
+        return turns
+
+
+async def test_writers_of_the_same_jobs_never_lock_each_other_out(connect, url, direct) -> None:
+    """Each verb locks in the order of ids, whatever order it was called in, so no circle can close."""
+    storage: Storage = await connect(url, max_connections=20)
+    jobs = await put(storage, 60, max_retries=1_000)
+    some, before = Meddlers(storage, jobs), await deadlocks(direct)
+    acts = [some.claim_and_settle, some.move, some.update, some.push] * 2 + [some.sweep]
+
+    turns = await asyncio.gather(*(some.go_on(act, monotonic() + 3.0) for act in acts))
+
+    print(f"\nturns {turns}")
+    assert min(turns) > 3
+    assert await deadlocks(direct) == before
+    found = await storage.backend.get([job.id for job in jobs])
+    counted = Counter(job.state for job in found if job is not None)
+    assert {state: many for state, many in (await storage.get_job_counts()).items() if many} == counted
+
+
+async def deadlocks(connection: Any) -> int:
+    """How many the server has resolved so far."""
+    await connection.execute("select pg_stat_clear_snapshot()")
+    return int(await connection.fetchval("select sum(deadlocks) from pg_stat_database"))
+
+
+async def test_a_job_that_is_locked_while_a_claim_looks_is_not_handed_out(storage, schema, direct) -> None:
+    """The lock is in the row itself, so that a claim which began before sees it."""
+    first, second = await put(storage, 2)
+    transaction = direct.transaction()
+    await transaction.start()
+    lock = Names(schema, "qml_jobs").fill("select qml.lock_job($1, 'owner', 3600, null)")
+    assert await direct.fetchval(lock, first.id) == 1
+    assert [job.id for job in await storage.claim("w", None, 10, 30.0)] == [second.id]
+    await transaction.commit()
+    assert await storage.claim("w", None, 10, 30.0) == []
+    await storage.release_job_lock(first.id, "owner")
+    assert [job.id for job in await storage.claim("w", None, 10, 30.0)] == [first.id]
+
+
+async def test_counts_are_added_up_and_stay_exact(storage, schema, direct) -> None:
+    job = await bring_to(storage, JobState.SUCCEEDED, queue="other")
+    for _ in range(1_100):
+        await storage.backend.push([Job("work")])
+    rows = f"select count(*) from {schema}.qml_jobs_count"
+    assert await direct.fetchval(rows) > 1_100
+
+    await asyncio.gather(*(storage.sweep() for _ in range(5)))
+
+    assert await direct.fetchval(rows) < 10
+    assert (await storage.get_queue_counts())["default"][JobState.ENQUEUED] == 1_100
+    assert (await storage.get_queue_counts())["other"][JobState.SUCCEEDED] == 1
+    await storage.delete(job.id)
+    assert sum((await storage.get_job_counts("other")).values()) == 0
