@@ -47,6 +47,7 @@ class Link:
         self._pool: Any = None
         self._keeper = self._until_shutdown()
         self.is_open = asyncio.Event()
+        """Set once opening it has ended, well or not."""
 
     async def open(self) -> None:
         """Connect `min_connections`, and see to it that they are closed in time."""
@@ -71,7 +72,6 @@ class Link:
                 await self._pool
         except FAULTS as error:
             raise unavailable(error, config, opening=True) from error
-        self.is_open.set()
 
     async def _until_shutdown(self) -> AsyncGenerator[None, None]:
         """Close when the event loop shuts down its asynchronous generators, if nobody has before."""

@@ -74,18 +74,20 @@ class PostgresRecords:
         if self._closed:
             raise StorageClosed
         loop = asyncio.get_running_loop()
-        link = self._links.get(loop)
-        if link is None:
-            with self._links_lock:
-                link = self._links[loop] = Link(self.config, self._names)
-            try:
-                await link.open()
-            except BaseException:
-                self._links.pop(loop, None)
-                await link.close()
-                raise
-        else:
+        while (link := self._links.get(loop)) is not None:
             await link.is_open.wait()
+            if self._links.get(loop) is link:  # else whoever came first could not open it
+                return link
+        with self._links_lock:
+            link = self._links[loop] = Link(self.config, self._names)
+        try:
+            await link.open()
+        except BaseException:
+            self._links.pop(loop, None)
+            await link.close()
+            raise
+        finally:
+            link.is_open.set()
         return link
 
     async def _rows(self, verb: str, columns: str, *arguments: Any) -> Sequence[Any]:
