@@ -25,7 +25,7 @@ from qml_nb.job import (
     JobState,
     Outcome,
 )
-from qml_nb.storage.batcher import Batcher, alone
+from qml_nb.storage.batcher import alone
 from qml_nb.storage.closed import Closed, refuse
 from qml_nb.storage.records import Records
 from qml_nb.storage.sync import SyncStorage
@@ -82,9 +82,8 @@ class Storage(Records):
         self.closed = False
         self.sync = SyncStorage(self)
         self._push_now: Callable[[Job], bool] | None = getattr(backend, "push_now", None)
-        # Single calls are gathered where a call costs a trip; those that come as a batch are one already.
-        self._push_one: _One[Job] = Batcher(backend.push) if backend.round_trip else alone(backend.push)
-        self._settle_one: _One[Outcome] = Batcher(backend.settle) if backend.round_trip else alone(backend.settle)
+        self._push_one: _One[Job] = alone(self._push)
+        self._settle_one: _One[Outcome] = alone(self._settle)
 
     # -- jobs come in
 
@@ -97,8 +96,9 @@ class Storage(Records):
         """
         if job.__class__ is not Job or job.state is not ENQUEUED:
             raise _not_new(job)
-        push_now = self._push_now
-        new = push_now(job) if push_now is not None else await self._push_one(job)
+        if self._push_now is None:
+            return await self._push_one(job)
+        new = self._push_now(job)
         totals = self.totals  # no call between load and store, so threads don't lose counts under the GIL
         totals.pushed = pushed = totals.pushed + new
         if not pushed & 0x3FF:
@@ -116,9 +116,7 @@ class Storage(Records):
         for job in jobs:
             if job.__class__ is not Job or job.state is not ENQUEUED:
                 raise _not_new(job)
-        new = sum(await self.backend.push(jobs)) if jobs else 0
-        self.totals.pushed += new
-        return new
+        return sum(await self._push(jobs)) if jobs else 0
 
     async def schedule(
         self, job: Job, *, at: datetime | None = None, delay: float | None = None, now: datetime | None = None
@@ -132,9 +130,7 @@ class Storage(Records):
             due = check_instant("at", at)
         else:
             due = (time() if now is None else check_instant("now", now)) + check_seconds("delay", delay, above=False)
-        new = await self._push_one(replace(job, state=SCHEDULED, run_ts=due))
-        self.totals.pushed += new
-        return new
+        return await self._push_one(replace(job, state=SCHEDULED, run_ts=due))
 
     # -- jobs go out
 
@@ -202,9 +198,7 @@ class Storage(Records):
 
     async def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> _Answers:
         """Write what became of many claimed jobs at once. False where the lease was lost, and nothing written there."""
-        answers = await self.backend.settle(outcomes, now=posix(now))
-        self._note_settled(sum(answers), len(answers))
-        return answers
+        return await self._settle(outcomes, now=posix(now))
 
     async def renew(
         self, jobs: Job | Sequence[Job], lease: float = DEFAULT_LEASE, *, now: datetime | None = None
@@ -351,15 +345,19 @@ class Storage(Records):
         return f"<{type(self).__name__}{' closed' if self.closed else ''}>"
 
     async def _settle_alone(self, outcome: Outcome, now: datetime | None) -> bool:
-        if now is not None:
-            return (await self.settle((outcome,), now=now))[0]
-        written = await self._settle_one(outcome)
-        self._note_settled(written, 1)
-        return written
+        return await self._settle_one(outcome) if now is None else (await self.settle((outcome,), now=now))[0]
 
-    def _note_settled(self, written: int, all_of_them: int) -> None:
+    async def _push(self, jobs: Sequence[Job]) -> _Answers:
+        answers = await self.backend.push(jobs)
+        self.totals.pushed += sum(answers)
+        return answers
+
+    async def _settle(self, outcomes: Sequence[Outcome], *, now: float | None = None) -> _Answers:
+        answers = await self.backend.settle(outcomes, now=now)
+        written = sum(answers)
         self.totals.settled += written
-        self.totals.refused += all_of_them - written
+        self.totals.refused += len(answers) - written
+        return answers
 
     async def _found(self, job_id: str) -> Job:
         job = await self.get(job_id)

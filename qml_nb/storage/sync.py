@@ -102,22 +102,28 @@ class SyncStorage:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._storage, name)
-        if name in _ONLY_AWAITED or not iscoroutinefunction(method):
+        if name not in dir(self):
             raise AttributeError(f"storage.sync has no {name!r}; it has {', '.join(dir(self))}", name=name, obj=self)
 
         @wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return run_sync(method(*args, **kwargs))
+            async def work() -> Any:
+                return await method(*args, **kwargs)
+
+            return run_sync(work())
 
         self.__dict__[name] = call
         return call
 
     def __dir__(self) -> list[str]:
-        return [
+        # By all its classes: one of them may have made a coroutine function quicker.
+        names = {
             name
-            for name in dir(type(self._storage))
-            if name[0] != "_" and name not in _ONLY_AWAITED and iscoroutinefunction(getattr(self._storage, name))
-        ]
+            for face in type(self._storage).__mro__
+            for name, method in vars(face).items()
+            if iscoroutinefunction(method)
+        }
+        return sorted(name for name in names if name[0] != "_" and name not in _ONLY_AWAITED)
 
     def __repr__(self) -> str:
         return f"{self._storage!r}.sync"

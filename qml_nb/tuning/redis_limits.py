@@ -61,7 +61,8 @@ def _enqueueing(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[
     say(what)
     yield figure(what, [loops.run(_tasks_alone()) for _ in range(repeats)], "jobs/s")
     for what, rate, goal in (
-        (f"{JOBS:,} concurrent tasks, one enqueue each", _tasks, 60_000),
+        (f"{JOBS:,} concurrent enqueues, gathered", _gathered, 60_000),
+        (f"{JOBS:,} concurrent enqueues, a task made for each", _tasks, 60_000),
         (f"{PRODUCERS} looping producers, one await enqueue each", _producers, 80_000),
         (f"enqueue_many, {MANY:,} a call", _calls, 150_000),
     ):
@@ -162,9 +163,15 @@ async def _tasks_alone() -> float:
     return JOBS / (perf_counter() - began)
 
 
-async def _tasks(storage: Storage) -> float:
+async def _gathered(storage: Storage) -> float:
     began = perf_counter()
     await asyncio.gather(*(storage.enqueue(Job("noop", [number])) for number in range(JOBS)))
+    return JOBS / (perf_counter() - began)
+
+
+async def _tasks(storage: Storage) -> float:
+    began = perf_counter()
+    await asyncio.gather(*[asyncio.create_task(storage.enqueue(Job("noop", [number]))) for number in range(JOBS)])
     return JOBS / (perf_counter() - began)
 
 

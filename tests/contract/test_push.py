@@ -34,6 +34,29 @@ async def test_an_enqueued_job_is_stored_as_it_was_made(storage: Storage) -> Non
     assert await storage.get(job.id) == job
 
 
+async def test_enqueue_can_be_awaited_gathered_timed_and_made_a_task(storage: Storage) -> None:
+    jobs = [Job("work", [number]) for number in range(8)]
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(storage.enqueue(jobs[0])), asyncio.create_task(storage.enqueue(jobs[1]))]
+    answers = [await task for task in tasks]
+    answers += await asyncio.gather(storage.enqueue(jobs[2]), storage.enqueue(jobs[3]))
+    answers += [await asyncio.wait_for(storage.enqueue(jobs[4]), 30), await asyncio.shield(storage.enqueue(jobs[5]))]
+    answers += await asyncio.to_thread(lambda: [asyncio.run(storage.enqueue(job)) for job in jobs[6:]])
+
+    assert answers == [True] * 8
+    assert sorted(await claim_ids(storage, limit=10)) == sorted(ids(jobs))
+
+
+async def test_what_is_refused_is_refused_where_enqueue_is_awaited(storage: Storage) -> None:
+    wrong: Any = "work"
+    good, bad = storage.enqueue(Job("work")), storage.enqueue(wrong)
+
+    assert await good is True
+    with pytest.raises(InvalidJob, match="expected job to be a Job, got 'work'"):
+        await bad
+
+
 async def test_enqueue_returns_false_for_an_id_that_was_there_and_leaves_it_untouched(storage: Storage) -> None:
     first = Job("first", id=str(uuid4()))
     await storage.enqueue(first)

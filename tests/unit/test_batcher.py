@@ -55,10 +55,79 @@ async def test_callers_at_once_share_one_call_in_their_order() -> None:
     verb = Verb()
     batch = Batcher(verb)
 
-    answers = await asyncio.gather(*(batch(number) for number in range(500)))
+    answers = await asyncio.gather(*(batch(number) for number in range(31)))
 
-    assert answers == [number * number for number in range(500)]
-    assert verb.calls == [list(range(500))]
+    assert answers == [number * number for number in range(31)]
+    assert verb.calls == [list(range(31))]
+
+
+async def test_many_callers_at_once_share_two_calls_that_are_under_way_together() -> None:
+    verb = Verb()
+    verb.may_answer.clear()
+    batch = Batcher(verb)
+    tasks = await under_way(batch, *range(501))
+    await asyncio.sleep(0)
+    assert verb.calls == [list(range(251)), list(range(251, 501))]
+
+    verb.may_answer.set()
+
+    assert await ended(tasks) == [number * number for number in range(501)]
+
+
+async def test_those_who_come_again_after_each_answer_keep_two_calls_under_way() -> None:
+    verb = Verb()
+    batch = Batcher(verb)
+
+    async def come_again() -> None:
+        for number in range(10):
+            await batch(number)
+
+    await asyncio.gather(*(come_again() for _ in range(100)))
+
+    assert [len(call) for call in verb.calls] == [50] * 20
+
+
+async def test_what_a_caller_gets_may_stand_for_a_coroutine_and_for_a_future() -> None:
+    batch = Batcher(Verb())
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        task, other = group.create_task(batch(2)), asyncio.create_task(batch(3))
+    assert (task.result(), await other) == (4, 9)
+    assert await asyncio.wait_for(batch(4), 10) == 16
+    assert await asyncio.shield(batch(5)) == 25
+    assert asyncio.iscoroutine(batch(6))
+    answer = batch(7)
+    assert await answer == await answer == 49
+    assert await asyncio.create_task(answer) == 49
+
+
+async def test_an_error_and_a_cancellation_reach_whoever_waits_in_a_task() -> None:
+    verb = Verb()
+    batch = Batcher(verb)
+    with pytest.raises(ValueError, match="no number in"):
+        await asyncio.create_task(batch("bad"))
+    verb.may_answer.clear()
+    [task] = await under_way(batch, 1)
+    waiting = asyncio.create_task(batch(2))
+    await asyncio.sleep(0)
+
+    waiting.cancel("enough")
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+    verb.may_answer.set()
+    assert await task == 1
+    assert verb.calls[-1] == [2]
+
+
+async def test_gather_makes_no_task_of_a_call() -> None:
+    batch = Batcher(Verb())
+    calls = [batch(number) for number in range(10)]
+
+    gathered = asyncio.gather(*calls)
+
+    assert len(asyncio.all_tasks()) <= 2  # this one, and the call under way
+    assert await gathered == [number * number for number in range(10)]
 
 
 async def test_who_comes_while_two_calls_are_under_way_goes_with_the_next() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qml_nb.config import PostgresConfig
 from qml_nb.job import CRASH_ATTEMPTS, FAILED, FINAL, LOST_LEASE, TRANSITIONS, JobState
 from qml_nb.storage.backend import Swept
+from qml_nb.storage.gathered import GatheredStorage
 from qml_nb.storage.postgres.records import PostgresRecords
 from qml_nb.storage.postgres.rows import (
     DONE,
@@ -24,7 +25,6 @@ from qml_nb.storage.postgres.rows import (
     job_of,
     place,
 )
-from qml_nb.storage.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _BATCH = 1_000  # jobs a statement
 
 
-class PostgresStorage(Storage):
+class PostgresStorage(GatheredStorage):
     """A storage on PostgreSQL: `PostgresStorage("postgresql://user@host/database")`; see `PostgresConfig`.
 
     Callable from any thread and any event loop; it has connections of its own in each.

@@ -13,9 +13,9 @@ from qml_nb.config import RedisConfig
 from qml_nb.errors import CapacityExceeded
 from qml_nb.job import CRASH_ATTEMPTS, ENQUEUED, FAILED, FINAL, LOST_LEASE, SCHEDULED, TRANSITIONS, JobState
 from qml_nb.storage.backend import Swept
+from qml_nb.storage.gathered import GatheredStorage
 from qml_nb.storage.redis.packing import NUMBER, STATES, claimed_job, id_of, pack_body, pack_id, unpack_job
 from qml_nb.storage.redis.records import RedisRecords, instant
-from qml_nb.storage.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -28,7 +28,7 @@ _PUSHED, _IN_FLIGHT = 500, 4  # jobs a push, and pushes at a time: one is packed
 _LOOKED_AT = 1_000  # jobs that one call of `find` looks at
 
 
-class RedisStorage(Storage):
+class RedisStorage(GatheredStorage):
     """A storage on Redis or Valkey: `RedisStorage("redis://host:6379/0", key_prefix="qml")`; see `RedisConfig`.
 
     Callable from any thread and any event loop; it has connections of its own in each.
