@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from qml_nb.errors import InvalidJob, InvalidStateTransition, InvalidValue, JobNotFound
+from qml_nb.errors import InvalidValue, JobNotFound
 from qml_nb.job import (
     AWAITING_RETRY,
     DELETED,
     ENQUEUED,
     FAILED,
     LIVE,
-    PROCESSING,
     SCHEDULED,
     SUCCEEDED,
     Job,
@@ -26,6 +25,7 @@ from qml_nb.job import (
     Outcome,
 )
 from qml_nb.storage.batcher import alone
+from qml_nb.storage.checks import checked_job, checked_state, new_jobs, not_new, outcome
 from qml_nb.storage.closed import Closed, refuse
 from qml_nb.storage.records import Records
 from qml_nb.storage.sync import SyncStorage
@@ -95,7 +95,7 @@ class Storage(Records):
             CapacityExceeded: the storage is full.
         """
         if job.__class__ is not Job or job.state is not ENQUEUED:
-            raise _not_new(job)
+            raise not_new(job)
         if self._push_now is None:
             return await self._push_one(job)
         new = self._push_now(job)
@@ -112,18 +112,15 @@ class Storage(Records):
             InvalidJob: one of them is no job, or not a new one.
             CapacityExceeded: they don't all fit.
         """
-        jobs = tuple(jobs)
-        for job in jobs:
-            if job.__class__ is not Job or job.state is not ENQUEUED:
-                raise _not_new(job)
-        return sum(await self._push(jobs)) if jobs else 0
+        new = new_jobs(jobs)
+        return sum(await self._push(new)) if new else 0
 
     async def schedule(
         self, job: Job, *, at: datetime | None = None, delay: float | None = None, now: datetime | None = None
     ) -> bool:
         """Store a new job that waits until `at` (an aware datetime), or for `delay` seconds, before it is enqueued."""
         if job.__class__ is not Job or job.state is not ENQUEUED:
-            raise _not_new(job)
+            raise not_new(job)
         if (at is None) == (delay is None):
             raise InvalidValue("at or delay", "to be given, one of the two", (at, delay), "as delay=60.0")
         if at is not None:
@@ -179,22 +176,22 @@ class Storage(Records):
     async def complete(self, job: Job, result: Any = None, *, now: datetime | None = None) -> bool:
         """Note that a claimed job succeeded. False, and nothing written: its lease was lost."""
         result_json = None if result is None else encode_json("result", result)
-        return await self._settle_alone(_outcome(job, SUCCEEDED, result_json=result_json), now)
+        return await self._settle_alone(outcome(job, SUCCEEDED, result_json=result_json), now)
 
     async def fail(self, job: Job, error: str, *, now: datetime | None = None) -> bool:
         """Note that a claimed job failed for good. False, and nothing written: its lease was lost."""
-        return await self._settle_alone(_outcome(job, FAILED, error=storable(str(error))), now)
+        return await self._settle_alone(outcome(job, FAILED, error=storable(str(error))), now)
 
     async def retry(self, job: Job, delay: float = 0.0, error: str = "", *, now: datetime | None = None) -> bool:
         """Let a claimed job run again after `delay` seconds. False, and nothing written: its lease was lost."""
         delay = check_seconds("delay", delay, above=False)
         return await self._settle_alone(
-            _outcome(job, AWAITING_RETRY, error=storable(str(error)) or None, delay=delay), now
+            outcome(job, AWAITING_RETRY, error=storable(str(error)) or None, delay=delay), now
         )
 
     async def hand_back(self, job: Job, *, now: datetime | None = None) -> bool:
         """Return a claimed job that did not run; the attempt does not count. False: its lease was lost."""
-        return await self._settle_alone(_outcome(job, ENQUEUED), now)
+        return await self._settle_alone(outcome(job, ENQUEUED), now)
 
     async def settle(self, outcomes: Sequence[Outcome], *, now: datetime | None = None) -> _Answers:
         """Write what became of many claimed jobs at once. False where the lease was lost, and nothing written there."""
@@ -231,7 +228,7 @@ class Storage(Records):
         after: str | None = None,
     ) -> _Jobs:
         """Return jobs, newest first, `limit` a page. For the next page pass the id of the last job as `after`."""
-        wanted = JobFilter(None if state is None else _state(state), queue, method)
+        wanted = JobFilter(None if state is None else checked_state(state), queue, method)
         return await self.backend.find(wanted, check_int("limit", limit, 1), after)
 
     async def get_job_counts(self, queue: str | None = None) -> dict[JobState, int]:
@@ -261,7 +258,7 @@ class Storage(Records):
         Raises:
             JobNotFound: no job with that id is stored.
         """
-        await self.backend.update([_is_job(job)], None)
+        await self.backend.update([checked_job(job)], None)
         return await self._found(job.id)
 
     async def update_if_state(self, job: Job, expected: JobState | str) -> bool:
@@ -270,7 +267,7 @@ class Storage(Records):
         Raises:
             JobNotFound: no job with that id is stored.
         """
-        [written] = await self.backend.update([_is_job(job)], _state(expected))
+        [written] = await self.backend.update([checked_job(job)], checked_state(expected))
         if not written:
             await self._found(job.id)
         return written
@@ -367,30 +364,3 @@ class Storage(Records):
 
 
 _BY_HAND = (FAILED, SCHEDULED, AWAITING_RETRY)
-
-
-def _is_job(job: object) -> Job:
-    if not isinstance(job, Job):
-        raise InvalidJob("job", "to be a Job", job, "write Job('method', [arguments])")
-    return job
-
-
-def _not_new(job: object) -> Exception:
-    try:
-        old = _is_job(job)
-    except InvalidJob as error:
-        return error
-    return InvalidStateTransition(old.id, old.state, ENQUEUED, "enqueue a new Job, or use requeue(job.id)")
-
-
-def _state(value: object) -> JobState:
-    try:
-        return JobState(str(value))
-    except ValueError:
-        raise InvalidValue("state", f"to be one of {', '.join(JobState)}", value) from None
-
-
-def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:
-    if _is_job(job).state is not PROCESSING:
-        raise InvalidStateTransition(job.id, job.state, to, "settle the job that a fetch returned")
-    return Outcome(job.id, job.claim_id, to, **what)

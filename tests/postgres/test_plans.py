@@ -30,9 +30,9 @@ STATEMENTS = {
     "has_work": "select qml.has_work(array['rare'])",
     "move": f"select * from qml.move({IDS}, 6::smallint, array[0]::smallint[], null, 1, null)",
     "erase": f"select * from qml.erase({IDS})",
-    "push": "select qml.push(array[gen_random_uuid()], array['rare'], array['m'], array[0], array[0], array[]::float8[], "
-    "array[]::text[], array[0]::float8[], array[0]::smallint[], array[]::float8[], array['[]']::json[], array['{}']::json[], "
-    "array['{}']::json[], null)",
+    "push": "select qml.push(array[gen_random_uuid()::text], array['rare'], array['m'], array[0], array[0], array[]::float8[], "
+    "array[]::text[], array[0]::float8[], array[0]::smallint[], array[]::float8[], array['[]'], array['{}'], array['{}'], null)",
+    "enter": f"select qml.enter({IDS}, array['rare'], array[0]::smallint[], array[3]::bigint[])",
 }
 
 
@@ -62,7 +62,8 @@ async def explained(request, storage, schema, direct) -> Any:
         return "\n".join(plans)
 
     def listen(_: Any, message: asyncpg.PostgresLogMessage) -> None:
-        plans.append(message.message)
+        if "pg_type" not in message.message:  # asyncpg looks types up that it meets for the first time
+            plans.append(message.message)
 
     return explain
 

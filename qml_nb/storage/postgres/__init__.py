@@ -6,20 +6,29 @@ that pin their plans, so these hold on any connection.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
 from qml_nb.config import PostgresConfig
+from qml_nb.errors import InvalidValue, StorageClosed
 from qml_nb.job import CRASH_ATTEMPTS, FAILED, FINAL, LOST_LEASE, TRANSITIONS, JobState
 from qml_nb.storage.backend import Swept
+from qml_nb.storage.checks import new_jobs
 from qml_nb.storage.gathered import GatheredStorage
 from qml_nb.storage.postgres.records import PostgresRecords
 from qml_nb.storage.postgres.rows import (
     DONE,
+    ENTERED,
     LIVE,
     NUMBER,
     STATES,
     as_columns,
+    as_entered,
     as_updated,
+    how_many,
     in_order,
     is_id,
     job_of,
@@ -27,11 +36,12 @@ from qml_nb.storage.postgres.rows import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Coroutine, Iterable, Sequence
 
     from qml_nb.job import Job, JobFilter, Outcome
 
-_BATCH = 1_000  # jobs a statement
+_BATCH = 1_000  # outcomes a statement
+_WORTH_A_COPY = 500  # jobs from which on COPY, which takes four round trips, is the quicker way in
 
 
 class PostgresStorage(GatheredStorage):
@@ -43,7 +53,49 @@ class PostgresStorage(GatheredStorage):
     def __init__(self, config: PostgresConfig | str | None = None, **options: Any) -> None:
         if isinstance(config, str):
             config, options = None, {"database_url": config, **options}
-        super().__init__(PostgresBackend(PostgresConfig.of(config, options)))
+        self._postgres = PostgresBackend(PostgresConfig.of(config, options))
+        super().__init__(self._postgres)
+
+    def enqueue(self, job: Job, *, connection: Any = None) -> Coroutine[Any, Any, bool]:
+        """Store a new job; it is stored (committed) when this is answered. False: a job with that id was there before.
+
+        Args:
+            job: a new job.
+            connection: an asyncpg connection to the same database. The job is stored in the transaction that is open there:
+                it exists, and workers are woken, if and when that commits. Without one, it is on its way at once, together with
+                those of this event loop's other callers; what is returned is then a future that asyncio takes for a
+                coroutine too: `gather` makes no task of it, which is half of what the call would cost.
+
+        Raises:
+            InvalidJob: this is no job, or not a new one.
+            CapacityExceeded: the storage is full.
+            StorageUnavailable: the server can't be reached, or did not answer.
+            asyncpg.PostgresError: what the caller's connection raises is the caller's, whose transaction has failed.
+        """
+        return super().enqueue(job) if connection is None else self._enqueue_within(connection, job)
+
+    async def enqueue_many(self, jobs: Iterable[Job], *, connection: Any = None) -> int:
+        """Store new jobs, all or none. Returns how many; those whose id was there before don't count.
+
+        Takes a `connection` as `enqueue` does, and raises the same.
+        """
+        if connection is None:
+            return await super().enqueue_many(jobs)
+        return sum(await self._push_within(connection, new_jobs(jobs)))
+
+    async def _enqueue_within(self, connection: Any, job: Job) -> bool:
+        return (await self._push_within(connection, new_jobs([job])))[0]
+
+    async def _push_within(self, connection: Any, jobs: Sequence[Job]) -> Sequence[bool]:
+        if self.closed:
+            raise StorageClosed
+        if not isinstance(connection, (asyncpg.Connection, PoolConnectionProxy)):
+            raise InvalidValue(
+                "connection", "to be an asyncpg connection", connection, "as asyncpg.connect(...) gives it"
+            )
+        answers = await self._postgres.push_within(connection, jobs) if jobs else []
+        self.totals.pushed += sum(answers)
+        return answers
 
 
 class PostgresBackend(PostgresRecords):
@@ -56,21 +108,44 @@ class PostgresBackend(PostgresRecords):
 
     async def push(self, jobs: Sequence[Job]) -> list[bool]:
         """See `Backend.push`."""
-        config = self.config
-        if len(jobs) > _BATCH and config.max_jobs is not None:
-            return await self._push(jobs)  # all or none
-        answers: list[bool] = []
-        for first in range(0, len(jobs), _BATCH):
-            answers += await self._push(jobs[first : first + _BATCH])
-        return answers
 
-    async def _push(self, jobs: Sequence[Job]) -> list[bool]:
         async def attempt(again: bool) -> list[bool]:
-            stored = await self._value("push", *as_columns(jobs), self.config.max_jobs)
-            answers = _new(jobs, stored)
+            answers = _new(jobs, await self._push(jobs))
             return await self._are_there(jobs, answers) if again else answers
 
         return await self._persist(attempt)
+
+    async def _push(self, jobs: Sequence[Job]) -> Sequence[Any] | None:
+        if len(jobs) >= _WORTH_A_COPY and self.config.max_jobs is None:
+            with suppress(asyncpg.UniqueViolationError):  # some were there before
+                return await self._copy(sorted(jobs, key=lambda job: job.id))  # in the order in which everybody locks
+        stored: Sequence[Any] | None = await self._value("push", *as_columns(jobs), self.config.max_jobs)
+        return stored
+
+    async def _copy(self, jobs: Sequence[Job]) -> Sequence[Any] | None:
+        link, names = await self._link(), self._names
+        enter = names.call("enter", "enter", 4)
+
+        async def copy() -> Sequence[Any] | None:
+            async with link.transaction() as connection:
+                await connection.copy_records_to_table(
+                    names.table, schema_name=names.schema, columns=ENTERED, records=as_entered(jobs)
+                )
+                new: Sequence[Any] | None = await connection.fetchval(enter, [job.id for job in jobs], *how_many(jobs))
+                return new
+
+        return await link.again_in_conflict(copy)
+
+    async def push_within(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
+        """Do what `push` does, by somebody else's connection, in the transaction that is open there."""
+        await self._link()  # made, if need be, in a transaction of its own
+        arguments = (*as_columns(jobs), self.config.max_jobs)
+        try:
+            with self._counted():
+                stored = await connection.fetchval(self._names.call("push", "push", len(arguments)), *arguments)
+        except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError):
+            raise InvalidValue("connection", "to lead to the storage's database", connection) from None
+        return _new(jobs, stored)
 
     async def _are_there(self, jobs: Sequence[Job], answers: list[bool]) -> list[bool]:
         """Return the answers of a push that was sent again: what the first try stored was new, too."""

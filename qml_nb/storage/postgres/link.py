@@ -6,18 +6,20 @@ import asyncio
 import ssl
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
 from qml_nb.storage.postgres.listener import Listener
-from qml_nb.storage.postgres.unavailable import CONFLICTS, FAULTS, unavailable
+from qml_nb.storage.postgres.unavailable import ANSWERS, CONFLICTS, FAULTS, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from qml_nb.config import PostgresConfig
     from qml_nb.storage.postgres.names import Names
+
+T = TypeVar("T")
 
 _CONFLICTS_BORNE = 20
 FULL = "QML01"
@@ -86,45 +88,49 @@ class Link:
 
     async def fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and return its rows."""
+
+        async def run() -> Sequence[Any]:
+            async with self.connection() as connection:
+                rows: Sequence[Any] = await connection.fetch(statement, *arguments)
+                return rows
+
+        return await self.again_in_conflict(run)
+
+    async def again_in_conflict(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what is one transaction, and again when the server undid it in favour of another."""
         for left in reversed(range(_CONFLICTS_BORNE)):
             try:
-                return await self._fetch(statement, arguments)
+                return await work()
             except CONFLICTS as error:
                 if not left:
                     raise unavailable(error, self.config, opening=False) from error
         raise AssertionError
 
-    async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """Give a connection with a transaction open, for as long as the block takes."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        """Give a connection of the pool, for as long as the block takes. What it refuses is said as `unavailable` says it."""
         opening = True
         try:
             connection = await self._pool.acquire(timeout=self.config.connect_timeout)
             opening = False
             try:
-                rows: Sequence[Any] = await connection.fetch(statement, *arguments)
+                yield connection
             except BaseException as error:
-                if not isinstance(
-                    error, asyncpg.PostgresError
-                ):  # it may still be busy with what nobody waits for any more
-                    _drop(connection)
+                if not isinstance(error, asyncpg.PostgresError):
+                    _drop(connection)  # it may still be busy with what nobody waits for any more
                 raise
             finally:
                 await self._give_back(connection)
-        except CONFLICTS:
-            raise
         except FAULTS as error:
-            if getattr(error, "sqlstate", "") == FULL:
+            if isinstance(error, ANSWERS) or getattr(error, "sqlstate", "") == FULL:
                 raise
             raise unavailable(error, self.config, opening=opening) from error
-        return rows
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        """Give a connection with a transaction open, for as long as the block takes."""
-        try:
-            async with self._pool.acquire(timeout=self.config.connect_timeout) as connection, connection.transaction():
-                yield connection
-        except FAULTS as error:
-            raise unavailable(error, self.config, opening=False) from error
 
     async def _message(self, number: int) -> bytes | None:
         message: bytes | None = (await self.fetch(self._names.call("message", "message", 1), number))[0][0]

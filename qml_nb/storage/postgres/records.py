@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +24,7 @@ from qml_nb.storage.postgres.schema import migrate, require
 from qml_nb.storage.postgres.unavailable import ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
     from qml_nb.config import PostgresConfig
 
@@ -93,8 +94,14 @@ class PostgresRecords:
     async def _rows(self, verb: str, columns: str, *arguments: Any) -> Sequence[Any]:
         """Call a function of the database, and return these columns of what it returns."""
         link = await self._link()
-        try:
+        with self._counted():
             return await link.fetch(self._names.call(verb, columns, len(arguments)), *arguments)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Say so where jobs don't fit."""
+        try:
+            yield
         except asyncpg.PostgresError as error:
             if error.sqlstate != FULL:
                 raise

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from qml_nb.job import Job, JobState, restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 STATES = tuple(JobState)
 """A state is its place here, as the tables number them."""
@@ -80,6 +81,48 @@ def as_columns(jobs: Sequence[Job]) -> tuple[list[Any], ...]:
         _shared(jobs, lambda job: job.kwargs_json.decode()),
         _shared(jobs, lambda job: job.metadata_json.decode()),
     )
+
+
+ENTERED: tuple[str, ...] = (
+    "id",
+    "queue",
+    "method",
+    "priority",
+    "max_retries",
+    "timeout",
+    "job_type",
+    "created_ts",
+    "state",
+    "run_ts",
+)
+ENTERED += ("args", "kwargs", "metadata")
+"""The columns of a new job."""
+
+
+def as_entered(jobs: Iterable[Job]) -> Iterator[tuple[Any, ...]]:
+    """Yield new jobs as rows of the columns `ENTERED`, to be copied into the live table."""
+    for job in jobs:
+        yield (
+            job.id,
+            job.queue,
+            job.method,
+            job.priority,
+            job.max_retries,
+            job.timeout,
+            job.job_type,
+            job.created_ts,
+            NUMBER[job.state],
+            job.run_ts,
+            job.args_json.decode(),
+            job.kwargs_json.decode(),
+            job.metadata_json.decode(),
+        )
+
+
+def how_many(jobs: Iterable[Job]) -> tuple[list[str], list[int], list[int]]:
+    """Return how many jobs there are of each queue and state, as the function `enter` takes it: three columns."""
+    groups = Counter((job.queue, job.state) for job in jobs)
+    return [queue for queue, _ in groups], [NUMBER[state] for _, state in groups], list(groups.values())
 
 
 def as_updated(jobs: Sequence[Job]) -> tuple[list[Any], ...]:

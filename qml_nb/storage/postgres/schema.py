@@ -19,7 +19,9 @@ FUNCTIONS: tuple[str, ...] = (
     "wake",
     "open_queues",
     "make_room",
+    "without_finished",
     "push",
+    "enter",
     "claim",
     "settle",
     "renew",
@@ -32,8 +34,11 @@ FUNCTIONS += ("erase", "get", "find", "peek", "counts", "locks", "records")
 
 async def migrate(link: Link, names: Names) -> None:
     """Make what is missing, in one transaction. Does nothing where the version is this one."""
-    if await version(link, names) == VERSION:
-        return
+    if await version(link, names) != VERSION:
+        await link.again_in_conflict(lambda: _migrate(link, names))
+
+
+async def _migrate(link: Link, names: Names) -> None:
     async with link.transaction() as connection:
         await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", names.channel)
         await connection.execute(f'create schema if not exists "{names.schema}"')
