@@ -1,4 +1,4 @@
-"""The command line: `qml-nb lab`, `qml-nb bench limits`."""
+"""The command line: `qml-nb lab`, `qml-nb migrate`, `qml-nb bench`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from urllib.parse import quote
 import typer
 from msgspec import to_builtins
 
-from qml_nb.errors import QMLError
+from qml_nb.config import without_password
+from qml_nb.errors import QMLError, SchemaMismatch
+from qml_nb.storage import storage_of
+from qml_nb.storage.sync import run_sync
 from qml_nb.tuning.figures import Figure, as_records, as_table, figure, machine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A job queue whose tuning can be seen.")
@@ -55,6 +58,49 @@ def lab(
     if os.name == "nt":
         sys.exit(subprocess.call(command))
     os.execv(sys.executable, command)
+
+
+@app.command()
+def migrate(
+    url: Annotated[str, typer.Argument(help="The storage, as in postgresql://user@host:5432/database.")],
+    schema_name: Annotated[str | None, typer.Option(help="PostgreSQL: the schema, if it is not qml.")] = None,
+    table_name: Annotated[str | None, typer.Option(help="PostgreSQL: the table, if it is not qml_jobs.")] = None,
+    check: Annotated[bool, typer.Option(help="Change nothing; end with status 1 if there is something to do.")] = False,
+) -> None:
+    """Bring what a storage keeps to the form that this version reads.
+
+    Needed where storages are opened with auto_migrate=False, as by a role that may not make tables. Safe to repeat, from
+    many processes at once, and while jobs run. Memory and Redis have nothing to migrate.
+
+    Examples:
+
+        qml-nb migrate postgresql://owner@db.example.com/app
+
+        qml-nb migrate postgresql://owner@db.example.com/app --schema-name queue --check
+    """
+    names = {"schema_name": schema_name, "table_name": table_name}
+    typer.echo(run_sync(_migrate(url, {name: value for name, value in names.items() if value is not None}, check)))
+
+
+async def _migrate(url: str, names: dict[str, str], check: bool) -> str:
+    is_postgres = url.partition(":")[0].lower() in ("postgres", "postgresql")
+    options: dict[str, Any] = names | ({"auto_migrate": False} if is_postgres else {})
+    storage, shown = storage_of(url, **options), without_password(url)
+    try:
+        await storage.backend.open()
+    except SchemaMismatch as found:
+        if check:
+            raise
+        await storage.migrate()
+        done = (
+            f"from schema version {found.found} to {found.wanted}"
+            if found.found
+            else f"to schema version {found.wanted}"
+        )
+        return f"{shown}: {found.name} was brought {done}"
+    finally:
+        await storage.close()
+    return f"{shown}: nothing to migrate"
 
 
 @bench.command()

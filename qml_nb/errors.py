@@ -211,7 +211,8 @@ class SchemaMismatch(StorageError):
         if self.found > self.wanted:
             return f"{self.name} has schema version {self.found}, made by a newer qml_nb; this one reads {self.wanted}: update it"
         has = f"schema version {self.found}" if self.found else "no schema yet"
-        return f"{self.name} has {has}, and this qml_nb reads {self.wanted}; run `await storage.migrate()`, or set auto_migrate"
+        remedy = "run `qml-nb migrate URL` or `await storage.migrate()`, or set auto_migrate"
+        return f"{self.name} has {has}, and this qml_nb reads {self.wanted}; {remedy}"
 
 
 class StorageClosed(StorageError):

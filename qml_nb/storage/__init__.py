@@ -15,7 +15,7 @@ from qml_nb.storage.redis.plain import redis_clients
 if TYPE_CHECKING:
     from qml_nb.storage.storage import Storage
 
-__all__ = ["MemoryStorage", "PostgresStorage", "RedisStorage", "open_storage", "redis_clients"]
+__all__ = ["MemoryStorage", "PostgresStorage", "RedisStorage", "open_storage", "redis_clients", "storage_of"]
 
 _POSTGRES = ("postgres", "postgresql")
 _REDIS = ("redis", "rediss", "unix")
@@ -32,6 +32,11 @@ async def open_storage(url: str, **options: Any) -> Storage:
         UnknownOption: the backend has no such option.
         StorageUnavailable: the server can't be reached.
     """
+    return await storage_of(url, **options).__aenter__()
+
+
+def storage_of(url: str, **options: Any) -> Storage:
+    """Make the storage that a URL names, as `open_storage` does, and don't open it yet."""
     scheme, colon, rest = url.partition(":") if isinstance(url, str) else ("", "", "")
     if colon and scheme.lower().partition("+")[0] in _REDIS:
         storage: Storage = RedisStorage(url=url, **options)
@@ -42,7 +47,7 @@ async def open_storage(url: str, **options: Any) -> Storage:
     else:
         shown = without_password(url) if isinstance(url, str) else url
         raise InvalidValue("url", "to be a storage's URL", shown, "write memory://, redis://host:6379/0 or one like it")
-    return await storage.__aenter__()
+    return storage
 
 
 def _numbers(query: str) -> dict[str, Any]:

@@ -72,7 +72,7 @@ SAMPLES = [
     ),
     (
         SchemaMismatch("qml.qml_jobs", 0, 1),
-        "qml.qml_jobs has no schema yet, and this qml_nb reads 1; run `await storage.migrate()`, or set auto_migrate",
+        "qml.qml_jobs has no schema yet, and this qml_nb reads 1; run `qml-nb migrate URL` or `await storage.migrate()`, or set auto_migrate",
     ),
     (QMLError("anything"), "anything"),
 ]
