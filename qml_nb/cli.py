@@ -105,15 +105,15 @@ async def _migrate(url: str, names: dict[str, str], check: bool) -> str:
 
 @bench.command()
 def limits(
-    storage: Annotated[str, typer.Option(help="Which storage: memory, redis.")] = "memory",
+    storage: Annotated[str, typer.Option(help="Which storage: memory, redis, postgres.")] = "memory",
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs of each figure; their median counts.")] = 5,
     page: Annotated[bool, typer.Option(help="With memory, measure the control room in Chromium as well.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure how fast the storage is, each figure beside its raw limit in the same run.
 
-    Takes one to two minutes. Absolute figures drift with the machine: the share of the limit is what lasts.
-    For redis it starts servers of its own.
+    Takes one to four minutes. Absolute figures drift with the machine: the share of the limit is what lasts.
+    For redis and postgres it starts servers of its own.
 
     Examples:
 
@@ -121,13 +121,15 @@ def limits(
 
         qml-nb bench limits --storage redis
 
+        qml-nb bench limits --storage postgres --repeats 3
+
         qml-nb bench limits --storage memory --no-page --json > limits.json
     """
-    if storage not in ("memory", "redis"):
-        _give_up(f"expected --storage to be memory or redis, got {storage!r}")
+    if storage not in ("memory", *_FIGURES):
+        _give_up(f"expected --storage to be {', '.join(('memory', *_FIGURES))}; got {storage!r}")
     _need("psutil", "lab")
     _say(f"{machine()}; {repeats} runs each")
-    figures = _memory_figures(repeats, page) if storage == "memory" else _redis_figures(repeats)
+    figures = _memory_figures(repeats, page) if storage == "memory" else _FIGURES[storage](repeats)
     typer.echo(json.dumps({"machine": machine(), "figures": as_records(figures)}) if as_json else as_table(figures))
 
 
@@ -173,6 +175,15 @@ def _redis_figures(repeats: int) -> list[Figure]:
     from qml_nb.tuning.redis_limits import redis_figures
 
     return list(redis_figures(repeats, _say))
+
+
+def _postgres_figures(repeats: int) -> list[Figure]:
+    from qml_nb.tuning.postgres_limits import postgres_figures
+
+    return list(postgres_figures(repeats, _say))
+
+
+_FIGURES = {"redis": _redis_figures, "postgres": _postgres_figures}
 
 
 def _page_figures() -> list[Figure]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 from secrets import token_hex
-from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
 
 from redis import Redis
@@ -14,10 +11,11 @@ from qml_nb import loops
 from qml_nb.job import Job
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
+from qml_nb.tuning import enqueueing
 from qml_nb.tuning.drain import drain_rate
 from qml_nb.tuning.dramatiq_drain import dramatiq_rate
 from qml_nb.tuning.figures import Figure, figure
-from qml_nb.tuning.pickup import pickup_times
+from qml_nb.tuning.pickup import pickup_figures
 from qml_nb.tuning.redis_raw import BATCH, benchmark_rates, empty, raw_rates
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ def redis_figures(repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
 def _enqueueing(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
     what = f"{JOBS:,} concurrent tasks, no storage: each makes a job and awaits a future"
     say(what)
-    yield figure(what, [loops.run(_tasks_alone()) for _ in range(repeats)], "jobs/s")
+    yield figure(what, [loops.run(enqueueing.alone(JOBS)) for _ in range(repeats)], "jobs/s")
     for what, rate, goal in (
         (f"{JOBS:,} concurrent enqueues, gathered", _gathered, 60_000),
         (f"{JOBS:,} concurrent enqueues, a task made for each", _tasks, 60_000),
@@ -108,11 +106,7 @@ def _draining(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Fi
 
 
 def _pickup(url: str) -> Iterator[Figure]:
-    delays = sorted(loops.run(pickup_times(url, _fresh(), SAMPLES)))
-    for percent, goal in ((50, 1.5), (99, 5.0)):
-        value = delays[min(int(len(delays) * percent / 100), len(delays) - 1)]
-        what = f"pick-up at idle, enqueue call to handler in another process, p{percent}"
-        yield figure(what, [value], "ms", goal=goal, at_least=False)
+    return pickup_figures(url, {"key_prefix": _fresh()}, SAMPLES, {50: 1.5, 99: 5.0})
 
 
 def _cluster(single: str, cluster: str, repeats: int) -> Iterator[Figure]:
@@ -137,68 +131,29 @@ def _measured(url: str, rate: Rate) -> float:
 
     async def run() -> float:
         async with await open_storage(url, key_prefix=_fresh(), max_finished_jobs=None) as storage:
-            gc.collect()
             return await rate(storage)
 
     return loops.run(run())
 
 
-async def _tasks_alone() -> float:
-    """What Python alone makes of so many tasks at once, its garbage collector included."""
-    loop = asyncio.get_running_loop()
-    waiting: list[asyncio.Future[bool]] = []
-
-    async def enqueue(_: Job) -> bool:
-        future: asyncio.Future[bool] = loop.create_future()
-        waiting.append(future)
-        return await future
-
-    async def store() -> None:
-        for future in waiting:
-            future.set_result(True)
-
-    gc.collect()
-    began = perf_counter()
-    await asyncio.gather(*(enqueue(Job("noop", [number])) for number in range(JOBS)), store())
-    return JOBS / (perf_counter() - began)
-
-
 async def _gathered(storage: Storage) -> float:
-    began = perf_counter()
-    await asyncio.gather(*(storage.enqueue(Job("noop", [number])) for number in range(JOBS)))
-    return JOBS / (perf_counter() - began)
+    return await enqueueing.gathered(storage, JOBS)
 
 
 async def _tasks(storage: Storage) -> float:
-    began = perf_counter()
-    await asyncio.gather(*[asyncio.create_task(storage.enqueue(Job("noop", [number]))) for number in range(JOBS)])
-    return JOBS / (perf_counter() - began)
+    return await enqueueing.as_tasks(storage, JOBS)
 
 
 async def _producers(storage: Storage) -> float:
-    async def produce() -> None:
-        for number in range(JOBS // PRODUCERS):
-            await storage.enqueue(Job("noop", [number]))
-
-    began = perf_counter()
-    await asyncio.gather(*(produce() for _ in range(PRODUCERS)))
-    return JOBS / (perf_counter() - began)
+    return await enqueueing.from_producers(storage, JOBS, PRODUCERS)
 
 
 async def _calls(storage: Storage) -> float:
-    return await _store(storage, [Job("noop", [number]) for number in range(JOBS)])
+    return await enqueueing.in_calls(storage, JOBS, MANY)
 
 
 async def _calls_to_queues(storage: Storage) -> float:
-    return await _store(storage, [Job("noop", [number], queue=QUEUES[number % 3]) for number in range(JOBS)])
-
-
-async def _store(storage: Storage, jobs: list[Job]) -> float:
-    gc.collect()
-    began = perf_counter()
-    for first in range(0, len(jobs), MANY):
-        await storage.enqueue_many(jobs[first : first + MANY])
-    return len(jobs) / (perf_counter() - began)
+    return await enqueueing.in_calls(storage, JOBS, MANY, QUEUES)
 
 
 async def _drain(storage: Storage) -> float:

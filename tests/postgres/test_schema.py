@@ -28,7 +28,8 @@ async def test_migrating_again_changes_nothing(storage) -> None:
 
 async def test_without_auto_migrate_nothing_is_made(connect, url, schema, direct) -> None:
     with pytest.raises(
-        SchemaMismatch, match=r"has no schema yet, .* run `qml-nb migrate URL` or `await storage.migrate\(\)`, or set auto_migrate"
+        SchemaMismatch,
+        match=r"has no schema yet, .* run `qml-nb migrate URL` or `await storage.migrate\(\)`, or set auto_migrate",
     ):
         await connect(url, auto_migrate=False)
     assert await direct.fetchval("select to_regnamespace($1) is null", schema)
