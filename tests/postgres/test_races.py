@@ -120,6 +120,21 @@ async def test_a_job_that_is_locked_while_a_claim_looks_is_not_handed_out(storag
     assert [job.id for job in await storage.claim("w", None, 10, 30.0)] == [first.id]
 
 
+async def test_a_claim_over_many_queues_holds_nothing_that_it_does_not_take(storage, schema, direct) -> None:
+    """Two claims at once share out all that is there, in order, though each looks into every queue."""
+    jobs = [Job("work", queue=queue, priority=priority) for priority in (3, 2, 1) for queue in ("a", "b", "c")]
+    await storage.enqueue_many(jobs)
+    transaction = direct.transaction()
+    await transaction.start()
+    claim_two = Names(schema, "qml_jobs").fill("select id from qml.claim('other', array['a', 'b', 'c'], 2, 30, null)")
+    taken = {str(row["id"]) for row in await direct.fetch(claim_two)}
+    assert taken == {job.id for job in jobs[:2]}
+    claimed = [await storage.claim("w", ["c", "a", "b"], many, 30.0) for many in (3, 10)]
+    await transaction.rollback()
+    assert [job.id for each in claimed for job in each] == [job.id for job in jobs[2:]]
+    assert {job.id for job in await storage.claim("w", None, 10, 30.0)} == taken
+
+
 async def test_counts_are_added_up_and_stay_exact(storage, schema, direct) -> None:
     job = await bring_to(storage, JobState.SUCCEEDED, queue="other")
     for _ in range(1_100):

@@ -9,6 +9,7 @@ import pytest
 from qml_nb import Job, StorageError, open_storage
 from qml_nb.errors import SchemaMismatch
 from qml_nb.job import JobState
+from qml_nb.storage.postgres import schema as schema_module
 from tests.contract.states import ids, put
 
 
@@ -49,6 +50,37 @@ async def test_what_a_newer_version_made_is_left_alone(connect, url, schema, dir
         SchemaMismatch, match="has schema version 7, made by a newer qml_nb; this one reads 1: update it"
     ):
         await connect(url, auto_migrate=auto_migrate)
+
+
+async def test_a_new_version_replaces_the_functions_while_jobs_run(connect, url, schema, direct, monkeypatch) -> None:
+    """Also one that takes other arguments now, which would else stay beside the new one."""
+    storage = await connect(url)
+    stale = f"create function {schema}.qml_jobs_push(ids uuid[]) returns int language sql as 'select 1'"
+    await direct.execute(stale)
+    ended = asyncio.Event()
+
+    async def work(queue: str) -> int:
+        done = 0
+        while not ended.is_set():
+            await storage.enqueue(Job("work", queue=queue))
+            [job] = await storage.claim("w", [queue], 1, 30.0)
+            done += await storage.complete(job)
+        return done
+
+    working = [asyncio.create_task(work(queue)) for queue in "abcde"]
+    monkeypatch.setattr(schema_module, "VERSION", 2)
+    monkeypatch.setitem(schema_module.MIGRATIONS, 2, "clock")
+    for _ in range(3):
+        newer = await connect(url)
+        await newer.migrate()
+    ended.set()
+    done = sum(await asyncio.gather(*working))
+    assert await direct.fetchval(f"select max(version) from {schema}.qml_jobs_version") == 2
+    named = "select count(*) from pg_proc where pronamespace = $1::text::regnamespace and proname = 'qml_jobs_push'"
+    assert await direct.fetchval(named, schema) == 1
+    assert {state: many for state, many in (await storage.get_job_counts()).items() if many} == {
+        JobState.SUCCEEDED: done
+    }
 
 
 @pytest.mark.parametrize("other", [{"schema_name": "elsewhere"}, {"table_name": "other_jobs"}])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from qml_nb.errors import SchemaMismatch
 from qml_nb.storage.postgres.names import read
@@ -13,23 +14,14 @@ if TYPE_CHECKING:
 
 VERSION = 1
 MIGRATIONS = {1: "schema"}
-"""The file that leads to each version. Functions are made anew with every one of them."""
-FUNCTIONS: tuple[str, ...] = (
-    "clock",
-    "wake",
-    "open_queues",
-    "make_room",
-    "without_finished",
-    "push",
-    "enter",
-    "claim",
-    "settle",
-    "renew",
-    "sweep",
-    "move",
-    "update",
+"""The file that leads to each version. Functions are dropped and made anew with every one of them."""
+FUNCTIONS = (
+    *("clock", "wake", "open_queues", "make_room", "without_finished"),
+    *("push", "enter", "claim", "settle", "renew", "sweep", "move", "update", "erase"),
+    *("get", "find", "peek", "counts", "locks", "records"),
 )
-FUNCTIONS += ("erase", "get", "find", "peek", "counts", "locks", "records")
+"""The files of functions, each after those that it calls."""
+_MADE = re.compile(r"create or replace function qml\.(\w+)")
 
 
 async def migrate(link: Link, names: Names) -> None:
@@ -49,8 +41,22 @@ async def _migrate(link: Link, names: Names) -> None:
             await connection.execute(names.fill(read(MIGRATIONS[number])))
             await connection.execute(names.fill("insert into qml.version values ($1)"), number)
         if found < VERSION:
-            for name in FUNCTIONS:
-                await connection.execute(names.fill(read(name)))
+            await _make_functions(connection, names)
+
+
+async def _make_functions(connection: Any, names: Names) -> None:
+    """Put this version's functions in place of others with their names, which may take other arguments."""
+    texts = [read(name) for name in FUNCTIONS]
+    made = [f"{names.table}_{name}" for text in texts for name in _MADE.findall(text)]
+    old = await connection.fetch(
+        "select oid::regprocedure::text as name from pg_proc where pronamespace = $1::text::regnamespace and proname = any($2)",
+        f'"{names.schema}"',
+        made,
+    )
+    for row in old:
+        await connection.execute(f"drop function {row['name']}")
+    for text in texts:
+        await connection.execute(names.fill(text))
 
 
 async def require(link: Link, names: Names) -> None:
