@@ -62,7 +62,8 @@ async def explained(request, storage, schema, direct) -> Any:
         return "\n".join(plans)
 
     def listen(_: Any, message: asyncpg.PostgresLogMessage) -> None:
-        plans.append(message.message)
+        if schema in message.message:  # else it is asyncpg's own, about types
+            plans.append(message.message)
 
     return explain
 
