@@ -15,6 +15,7 @@ from qml_nb.load import synthetic_tasks
 from qml_nb.storage.storage import Storage
 from tests.contract.states import claim, ids, put
 from tests.postgres.pooler import pgbouncer
+from tests.postgres.waiting import waits
 from tests.redis.places import certificate
 
 LONG = 30.0
@@ -103,6 +104,18 @@ async def test_many_who_come_first_at_once_make_the_schema_once(pooled, connect,
     await asyncio.gather(*(storage.enqueue(Job("work")) for storage in storages))
     assert await direct.fetch(f"select version from {schema}.qml_jobs_version") == [(1,)]
     assert (await storages[0].get_job_counts())[JobState.ENQUEUED] == 4
+
+
+async def test_a_schema_that_somebody_makes_meanwhile_is_seen(start_pooler, connect, schema, direct) -> None:
+    """A connection that has long been in use knows that there was none, and is told otherwise only when it asks."""
+    pooled = start_pooler(default_pool_size="1")
+    await connect(pooled, statement_cache_size=0, schema_name=f"{schema}_other")
+    async with direct.transaction():
+        await direct.execute(f"select pg_advisory_xact_lock(hashtextextended('{schema}.qml_jobs', 0))")
+        late = asyncio.create_task(connect(pooled, statement_cache_size=0))
+        await waits(direct)
+        await direct.execute(f"create schema {schema}")
+    assert await (await late).enqueue(Job("work"))
 
 
 async def test_two_storages_with_many_tasks_run_each_job_once(pooled, connect) -> None:
