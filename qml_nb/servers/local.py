@@ -75,6 +75,7 @@ class LocalServers:
         port: int | None = None,
         password: str | None = None,
         options: Mapping[str, str] | None = None,
+        programs: Path | str | None = None,
     ) -> str:
         """Start a PostgreSQL server, and return the URL of its database `postgres` once it serves.
 
@@ -85,8 +86,9 @@ class LocalServers:
             port: the port, and with it the data of an earlier server on that port; None for any free one.
             password: of the user `postgres`; None lets in everybody on this machine. Counts when the data are made.
             options: further settings by name, as in `{"max_connections": "500"}`.
+            programs: the folder of `initdb` and `postgres`, for a certain version; None for the one that is found.
         """
-        settings = PostgresSettings(durable=durable, password=password, options=options)
+        settings = PostgresSettings(durable=durable, password=password, options=options, programs=programs)
         with self._children.in_use():
             if settings.account:
                 self.directory.chmod(

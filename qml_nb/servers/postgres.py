@@ -33,9 +33,13 @@ _copying = Lock()
 def find_postgres() -> Path:
     """Return the folder of the programs of a PostgreSQL server: of the extra, else on PATH, else the system's newest."""
     for folder in (*_packaged(), *_on_path(), *_installed()):
-        if all(os.access(folder / program, os.X_OK) for program in _PROGRAMS):
+        if _has_programs(folder):
             return folder
     raise LocalServerNotFound("PostgreSQL")
+
+
+def _has_programs(folder: Path) -> bool:
+    return all(os.access(folder / program, os.X_OK) for program in _PROGRAMS)
 
 
 def _packaged() -> Iterator[Path]:
@@ -68,9 +72,13 @@ class PostgresSettings:
     durable: bool = False
     password: str | None = field(default=None, repr=False)
     options: Mapping[str, str] | None = None
+    programs: Path | str | None = None
 
     def __post_init__(self) -> None:
         check_bool("durable", self.durable)
+        if self.programs is not None and not _has_programs(Path(self.programs)):
+            remedy = "as in /usr/lib/postgresql/16/bin; None for the server that is found"
+            raise InvalidValue("programs", "to be a folder with initdb and postgres", str(self.programs), remedy)
         if self.password is not None:
             check_name("password", self.password)
             if "\n" in self.password or "\r" in self.password:
@@ -100,7 +108,8 @@ class PostgresSettings:
 
     def command(self, directory: Path, port: int) -> list[str]:
         """Make the data directory, unless it is there, and return the command that serves it."""
-        programs, data = self._reachable(find_postgres(), directory), directory / "data"
+        found = find_postgres() if self.programs is None else Path(self.programs).resolve()
+        programs, data = self._reachable(found, directory), directory / "data"
         if self.account:
             os.chown(directory, self.account["user"], self.account["group"])
         if not data.exists():

@@ -14,6 +14,7 @@ import pytest
 from qml_nb.servers import LocalServers
 from qml_nb.storage import MemoryStorage, PostgresStorage, RedisStorage
 from qml_nb.storage.storage import Storage
+from tests.versions import PROGRAMS
 
 Connect = Callable[..., Awaitable[Storage]]
 """Opens one more connection to a store, as another process would have it. Options count at the first."""
@@ -68,7 +69,7 @@ def on_redis(url: Callable[[], str]) -> Callable[[], Connect]:
 @cache
 def postgres_url() -> str:
     """The address of a PostgreSQL server."""
-    return servers().postgres()
+    return servers().postgres(programs=PROGRAMS)
 
 
 def on_postgres() -> Connect:

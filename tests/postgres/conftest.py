@@ -11,6 +11,7 @@ import pytest
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
 from qml_nb.storage.storage import Storage
+from tests.versions import PROGRAMS
 
 Connect = Callable[..., Awaitable[Storage]]
 
@@ -25,7 +26,7 @@ def servers() -> Iterator[LocalServers]:
 @pytest.fixture(scope="session")
 def url(servers: LocalServers) -> str:
     """The address of a server that nobody freezes or stops."""
-    return servers.postgres()
+    return servers.postgres(programs=PROGRAMS)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ async def explained(request, storage, schema, direct) -> Any:
         return "\n".join(plans)
 
     def listen(_: Any, message: asyncpg.PostgresLogMessage) -> None:
-        if "pg_type" not in message.message:  # asyncpg looks types up that it meets for the first time
+        if schema in message.message:  # else it is asyncpg's own, about types
             plans.append(message.message)
 
     return explain

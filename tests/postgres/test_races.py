@@ -13,13 +13,7 @@ from qml_nb import Job, JobState
 from qml_nb.storage.postgres.names import Names
 from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim, put
-
-
-async def waits(connection: Any) -> None:
-    """Return once some statement waits for another transaction."""
-    async with asyncio.timeout(10):
-        while not await connection.fetchval("select exists (select from pg_locks where not granted)"):
-            await asyncio.sleep(0.01)
+from tests.postgres.waiting import waits
 
 
 async def test_a_resend_that_meets_the_settlement_of_its_job_stores_it_once(storage, schema, direct, url) -> None:

@@ -212,6 +212,18 @@ def test_without_any_the_error_says_what_to_install(monkeypatch, path, servers) 
         servers.postgres()
 
 
+def test_named_programs_are_taken_whatever_else_is_there(monkeypatch, servers, tmp_path) -> None:
+    programs = postgres.find_postgres()
+    monkeypatch.setattr(postgres, "find_postgres", lambda: tmp_path)
+    assert query(servers.postgres(programs=programs), "select 7") == 7
+    assert query(servers.postgres(programs=str(programs)), "select 7") == 7
+
+
+def test_a_folder_without_the_programs_is_refused(servers, tmp_path) -> None:
+    with pytest.raises(InvalidValue, match="expected programs to be a folder with initdb and postgres, got '/"):
+        servers.postgres(programs=tmp_path)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
 def test_for_root_programs_in_a_closed_folder_are_copied(servers, tmp_path, monkeypatch) -> None:
     programs = postgres.find_postgres()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
 
+from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.listener import Listener
 from qml_nb.storage.postgres.unavailable import ANSWERS, CONFLICTS, FAULTS, unavailable
 
@@ -43,9 +43,9 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
 class Link:
     """One event loop's connections: a pool, and one more that listens once somebody waits."""
 
-    def __init__(self, config: PostgresConfig, names: Names) -> None:
+    def __init__(self, config: PostgresConfig, names: Names, is_deaf: Callable[[], None]) -> None:
         self.config, self._names = config, names
-        self.listener = Listener(config, names.channel, self._message)
+        self.listener = Listener(config, names.channel, self._message, self._notify, is_deaf)
         self._pool: Any = None
         self._keeper = self._until_shutdown()
         self.is_open = asyncio.Event()
@@ -65,7 +65,6 @@ class Link:
             statement_cache_size=config.statement_cache_size,
             max_cached_statement_lifetime=0,
             reset=_keep,
-            init=self._greet,
             connection_class=Connection,
             **encryption(config),
         )
@@ -81,10 +80,6 @@ class Link:
             yield
         finally:
             await self.close()
-
-    async def _greet(self, connection: Any) -> None:
-        if self.config.synchronous_commit is not None:
-            await connection.execute(f"set synchronous_commit to {'on' if self.config.synchronous_commit else 'off'}")
 
     async def fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
         """Run one statement in a transaction of its own, and return its rows."""
@@ -136,6 +131,9 @@ class Link:
         message: bytes | None = (await self.fetch(self._names.call("message", "message", 1), number))[0][0]
         return message
 
+    async def _notify(self, payload: str) -> None:
+        await self.fetch("select pg_notify($1, $2)", self._names.channel, payload)
+
     async def _give_back(self, connection: Any) -> None:
         born = getattr(connection, "born", None)  # None: it was closed meanwhile, and has left the pool by itself
         if born is not None and monotonic() - born > self.config.max_lifetime:
@@ -156,12 +154,3 @@ class Link:
 def _drop(connection: Any) -> None:
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
-
-
-def encryption(config: PostgresConfig) -> dict[str, Any]:
-    """Return asyncpg's word for `require_ssl`."""
-    if not config.require_ssl:
-        return {}
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as libpq's sslmode=require: encrypted
-    return {"ssl": context}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from contextlib import suppress
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from qml_nb.errors import StorageError, StorageUnavailable
+from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.unavailable import FAULTS, unavailable
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 
 _PAUSE = 0.5  # seconds between two tries to listen again
+_PROOF = "p"  # the kind of notification that proves to the one who sent it that they arrive
+_OVERDUE = 2.0  # seconds after which a notification is taken for lost
 
 
 class Waiter:
@@ -35,9 +39,19 @@ class Listener:
     """One connection that listens, made when the first one asks, and again when it is lost."""
 
     def __init__(
-        self, config: PostgresConfig, channel: str, fetch_message: Callable[[int], Awaitable[bytes | None]]
+        self,
+        config: PostgresConfig,
+        channel: str,
+        fetch_message: Callable[[int], Awaitable[bytes | None]],
+        notify: Callable[[str], Awaitable[None]],
+        is_deaf: Callable[[], None],
     ) -> None:
         self._config, self._channel, self._fetch_message = config, channel, fetch_message
+        self._notify, self._is_deaf = notify, is_deaf
+        self.hears: bool | None = None
+        """Whether notifications arrive here; None until the first has arrived, or is overdue."""
+        self._token, self._arrived = "", asyncio.Event()
+        self._proof: asyncio.Task[None] | None = None
         self._connection: Any = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -47,21 +61,58 @@ class Listener:
         self._reader: asyncio.Task[None] | None = None
 
     async def listen(self) -> None:
-        """Return once whatever is committed from now on is heard."""
+        """Return once whatever is committed from now on is heard, if anything is."""
         async with self._opening:
             if self._connection is not None and not self._connection.is_closed():
                 return
-            config = self._config
-            try:
-                self._connection = connection = await asyncpg.connect(
-                    config.listen_dsn or config.database_url, timeout=config.connect_timeout, statement_cache_size=0
-                )
-                await connection.add_listener(self._channel, self._hear)
-            except FAULTS as error:
-                raise unavailable(error, config, opening=True) from error
+            self._connection = connection = await self._connect()
             connection.add_termination_listener(self._lost)
+            loop = asyncio.get_running_loop()
             if self._reader is None:
-                self._reader = asyncio.get_running_loop().create_task(self._read())
+                self._reader = loop.create_task(self._read())
+            if self._proof is not None:
+                self._proof.cancel()
+            self.hears, self._token, self._arrived = None, token_hex(8), asyncio.Event()
+            self._proof = loop.create_task(self._prove(connection))
+
+    async def _connect(self) -> Any:
+        config = self._config
+        url = config.listen_dsn or config.database_url
+        connection = None
+        try:
+            connection = await asyncpg.connect(
+                url,
+                timeout=config.connect_timeout,
+                command_timeout=config.command_timeout,
+                statement_cache_size=0,
+                **encryption(config),
+            )
+            await connection.add_listener(self._channel, self._hear)
+        except FAULTS as error:
+            if connection is not None:
+                connection.terminate()
+            raise unavailable(error, config, opening=True, url=url) from error
+        return connection
+
+    async def _prove(self, connection: Any) -> None:
+        """Find out whether anything arrives: a pooler takes LISTEN, and then keeps what comes to itself."""
+        while self.hears is None and not connection.is_closed():
+            try:
+                await self._notify(f"{_PROOF}:-:{self._token}")
+                async with asyncio.timeout(_OVERDUE):
+                    await self._arrived.wait()
+            except TimeoutError:
+                if not connection.is_closed():
+                    self.hears = False
+                    self._is_deaf()
+            except StorageError:
+                await asyncio.sleep(_PAUSE)
+
+    async def known(self) -> bool | None:
+        """Return whether notifications arrive, once that is known; None where the database can't be asked."""
+        if self._proof is not None and self.hears is None:
+            await asyncio.wait([self._proof], timeout=self._config.command_timeout)
+        return self.hears
 
     def _lost(self, _: Any) -> None:
         """Wake everybody: what came meanwhile nobody heard."""
@@ -84,11 +135,18 @@ class Listener:
         """Take a notification, which anybody in the database can send."""
         with suppress(ValueError):
             kind, (_, first, rest) = payload[:1], payload[1:].split(":", 2)
-            if kind == "w":
+            if kind == _PROOF:
+                self._take(rest)
+            elif kind == "w":
                 self.wake(rest, int(first))
             else:
                 channel = b64decode(first, validate=True).decode()
                 self._messages.put_nowait((channel, bytes.fromhex(rest) if kind == "m" else int(rest)))
+
+    def _take(self, token: str) -> None:
+        if token == self._token:
+            self.hears = True  # also where it comes late: the server was busy, and nobody took it away
+            self._arrived.set()
 
     async def _read(self) -> None:
         """Hand messages on in their order, though some must be looked up first."""
@@ -126,6 +184,9 @@ class Listener:
         self._closed = True
         for waiter in list(self.waiters):
             self._wake(waiter, "")
+        if self._proof is not None:
+            self._proof.cancel()
+            await asyncio.wait([self._proof])
         if self._reader is not None:
             self._messages.put_nowait(None)  # what was heard is handed on first
             await asyncio.wait([self._reader])

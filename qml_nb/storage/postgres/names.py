@@ -19,8 +19,11 @@ _LONGEST_CHANNEL = 63
 class Names:
     """Turns `qml.NAME` into a name of this install. Schema and table were checked by the configuration."""
 
-    def __init__(self, schema: str, table: str) -> None:
+    def __init__(self, schema: str, table: str, synchronous_commit: bool | None = None) -> None:
         self.schema, self.table = schema, table
+        # For the transaction only: behind a pooler a SET of the session would be somebody else's next.
+        setting = "set_config('synchronous_commit', '{}', true), "
+        self._committing = "" if synchronous_commit is None else setting.format("on" if synchronous_commit else "off")
         channel = f"{schema}.{table}"
         if len(channel) > _LONGEST_CHANNEL:
             channel = f"qml.{sha256(channel.encode()).hexdigest()[:32]}"
@@ -42,7 +45,7 @@ class Names:
     def call(self, verb: str, columns: str, arguments: int) -> str:
         """Return the statement that calls a function."""
         marks = ", ".join(f"${number}" for number in range(1, arguments + 1))
-        return " ".join(("select", columns, "from", f"{self.of(verb)}({marks})", verb))
+        return " ".join(("select", columns, "from", f"{self._committing}{self.of(verb)}({marks})", verb))
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from logging import getLogger
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ import asyncpg
 from msgspec import msgpack
 from msgspec.structs import replace
 
+from qml_nb.config import without_password
 from qml_nb.errors import CapacityExceeded, JobNotFound, StorageClosed
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.inbox import Inbox
@@ -27,10 +29,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 
     from qml_nb.config import PostgresConfig
+    from qml_nb.storage.postgres.listener import Listener
 
+log = getLogger("qml_nb.storage")
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two tries of what may be sent again
+_FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25  # seconds between two looks for work where nothing wakes
+_REMEDY = "set listen_dsn to the URL of the server itself"
 
 
 class PostgresRecords:
@@ -38,10 +44,10 @@ class PostgresRecords:
 
     def __init__(self, config: PostgresConfig) -> None:
         self.config = config
-        self._names = Names(config.schema_name, config.table_name)
+        self._names = Names(config.schema_name, config.table_name, config.synchronous_commit)
         self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
         self._links_lock = Lock()
-        self._ready = self._closed = False
+        self._ready = self._closed = self._warned = False
 
     async def open(self) -> None:
         """See `Backend.open`."""
@@ -64,6 +70,34 @@ class PostgresRecords:
             elif loop.is_running():
                 await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.close(), loop))
 
+    @property
+    def hears(self) -> bool | None:
+        """Whether wake-ups and messages arrive: False behind most poolers without `listen_dsn`; None before it is known.
+
+        It is found out when the first one waits or subscribes.
+        """
+        with self._links_lock:
+            known = [link.listener.hears for link in self._links.values()]
+        return False if False in known else True if True in known else None
+
+    def _is_deaf(self) -> None:
+        """Warn, once for all event loops."""
+        with self._links_lock:
+            warned, self._warned = self._warned, True
+        if not warned:
+            log.warning(
+                "%s: LISTEN hears nothing, as behind PgBouncer in transaction mode; work is found by looking for it every "
+                "%g to %g s, and subscribers hear no message; %s",
+                self._listens_at,
+                _FIRST_LOOK,
+                _LONGEST_LOOK,
+                _REMEDY,
+            )
+
+    @property
+    def _listens_at(self) -> str:
+        return without_password(self.config.listen_dsn or self.config.database_url)
+
     async def _link(self) -> Link:
         link = await self._connected()
         if not self._ready:
@@ -80,7 +114,7 @@ class PostgresRecords:
             if self._links.get(loop) is link:  # else whoever came first could not open it
                 return link
         with self._links_lock:
-            link = self._links[loop] = Link(self.config, self._names)
+            link = self._links[loop] = Link(self.config, self._names, self._is_deaf)
         try:
             await link.open()
         except BaseException:
@@ -137,9 +171,7 @@ class PostgresRecords:
         listener.waiters[waiter] = None
         timer = asyncio.get_running_loop().call_later(timeout, listener.let_go, waiter)
         try:
-            if await self._has_work(queues):
-                return True
-            return await waiter.future
+            return await self._has_work(queues) or await self._woken(listener, waiter)
         except asyncio.CancelledError:
             if waiter.woken_for is not None:
                 listener.wake(waiter.woken_for, 1)
@@ -147,6 +179,18 @@ class PostgresRecords:
         finally:
             timer.cancel()
             listener.waiters.pop(waiter, None)
+
+    async def _woken(self, listener: Listener, waiter: Waiter) -> bool:
+        """Return once the waiter is woken, its time is up, or, unless wake-ups arrive, a look finds work."""
+        pause = _FIRST_LOOK
+        while not listener.hears:
+            await asyncio.wait([waiter.future], timeout=pause)
+            if waiter.future.done():
+                break
+            if await self._has_work(waiter.queues):
+                return True
+            pause = min(1.5 * pause, _LONGEST_LOOK)
+        return await waiter.future
 
     async def _has_work(self, queues: Collection[str] | None) -> bool:
         rows = await self._again("has_work", "has_work", None if queues is None else list(queues))
@@ -240,6 +284,8 @@ class PostgresRecords:
         """See `Backend.subscribe`."""
         listener = (await self._link()).listener
         await listener.listen()
+        if await listener.known() is False:
+            log.warning("%s: who subscribed to %r will hear nothing; %s", self._listens_at, channel, _REMEDY)
         inboxes = listener.inboxes.setdefault(channel, [])
 
         def leave(inbox: Inbox) -> None:

@@ -33,6 +33,8 @@ async def migrate(link: Link, names: Names) -> None:
 async def _migrate(link: Link, names: Names) -> None:
     async with link.transaction() as connection:
         await connection.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", names.channel)
+        # Locking a table is when a session hears what others made: it may remember that there was no such schema.
+        await connection.execute("lock table pg_catalog.pg_namespace in access share mode")
         await connection.execute(f'create schema if not exists "{names.schema}"')
         await connection.execute(names.fill("create table if not exists qml.version (version integer not null)"))
         found = await connection.fetchval(names.fill("select max(version) from qml.version")) or 0

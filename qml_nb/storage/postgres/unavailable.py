@@ -31,15 +31,27 @@ FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientE
 
 _AGAIN = "jobs sent again under the same ids are stored once"
 _START = "check the URL, or start a server with LocalServers().postgres()"
+_SAID: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((asyncpg.InvalidAuthorizationSpecificationError,), "{} refuses the login: {}; check user and password"),
+    ((asyncpg.InvalidCatalogNameError,), "{} has no such database: {}; create it, or check the URL"),
+    (
+        (asyncpg.ReadOnlySQLTransactionError, asyncpg.DiskFullError),
+        "{} can't write: {}; nothing of this call was stored",
+    ),
+)
+_MIXED_UP = (
+    "{} lost or mixed up a prepared statement: {}; behind a pooler in transaction mode set statement_cache_size=0"
+)
+_PREPARED = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
 
 
 class ConnectionLost(StorageUnavailable):
     """The connection broke: what was sent last may have been done, or not. It is worth another try at once."""
 
 
-def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool) -> StorageUnavailable:
+def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool, url: str = "") -> StorageUnavailable:
     """Return what to raise for an error of asyncpg or of the system; while opening nothing was sent yet."""
-    name, why = without_password(config.database_url), str(error).rstrip(".") or type(error).__name__
+    name, why = without_password(url or config.database_url), str(error).rstrip(".") or type(error).__name__
     if isinstance(error, TimeoutError):
         if opening:
             return StorageUnavailable(
@@ -47,12 +59,11 @@ def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool) 
             )
         late = f"{name} did not answer within {config.command_timeout:g} s (command_timeout)"
         return StorageUnavailable(f"{late}; what was sent may still be done: {_AGAIN}")
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
-        return StorageUnavailable(f"{name} refuses the login: {why}; check user and password")
-    if isinstance(error, asyncpg.InvalidCatalogNameError):
-        return StorageUnavailable(f"{name} has no such database: {why}; create it, or check the URL")
-    if isinstance(error, (asyncpg.ReadOnlySQLTransactionError, asyncpg.DiskFullError)):
-        return StorageUnavailable(f"{name} can't write: {why}; nothing of this call was stored")
+    for kinds, text in _SAID:
+        if isinstance(error, kinds):
+            return StorageUnavailable(text.format(name, why))
+    if _is_mixed_up(error):
+        return StorageUnavailable(_MIXED_UP.format(name, error.args[0]))
     if isinstance(error, _ENDED):
         if opening:
             return ConnectionLost(f"no connection to {name}: {why}; {_START}")
@@ -60,3 +71,10 @@ def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool) 
             f"the connection to {name} is lost: {why}; what was sent last may have been done: {_AGAIN}"
         )
     return StorageUnavailable(f"{name} refuses: {why}")
+
+
+def _is_mixed_up(error: BaseException) -> bool:
+    """Whether a statement was prepared on another connection of the server than the one that is to run it."""
+    if isinstance(error, asyncpg.ProtocolViolationError):  # there it is another one of that name
+        return "prepared statement" in str(error)
+    return isinstance(error, _PREPARED)
