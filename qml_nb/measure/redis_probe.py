@@ -10,6 +10,7 @@ from msgspec.structs import asdict
 from redis import RedisError
 
 from qml_nb.errors import StorageUnavailable
+from qml_nb.measure.units import unit_of
 from qml_nb.storage import redis_clients
 from qml_nb.validate import check_int, check_seconds
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from redis import Redis
-
-_UNITS = {"bytes": "bytes", "seconds": "s", "ms": "ms", "share": ""}
 
 
 class RedisReading(Struct, frozen=True):
@@ -50,7 +49,18 @@ class RedisReading(Struct, frozen=True):
         """Return one record a figure, as `pandas.DataFrame` takes them: instant, name, value, unit."""
         values = {**asdict(self), "hit_share": self.hit_share}
         del values["ts"]
-        return [{"ts": self.ts, "name": name, "value": value, "unit": _unit(name)} for name, value in values.items()]
+        return [{"ts": self.ts, "name": name, "value": value, "unit": unit_of(name)} for name, value in values.items()]
+
+    def cost_since(self, before: RedisReading, jobs: int) -> RedisCost:
+        """See `cost_per_job`."""
+        return RedisCost(
+            (self.commands - before.commands) / jobs,
+            (self.script_calls - before.script_calls) / jobs,
+            (self.script_seconds - before.script_seconds) / jobs * 1e6,
+            (self.cpu_seconds - before.cpu_seconds) / jobs * 1e6,
+            (self.received_bytes - before.received_bytes) / jobs,
+            (self.sent_bytes - before.sent_bytes) / jobs,
+        )
 
 
 class RedisCost(Struct, frozen=True):
@@ -97,22 +107,6 @@ def latency_history(url: str, *, seconds: float = 10.0, interval: float = 1.0) -
         sleep(max(began + interval - time(), 0.0))
 
 
-def cost_per_job(before: RedisReading, after: RedisReading, jobs: int) -> RedisCost:
-    """Return what each of so many jobs cost between two readings of one server.
-
-    The readings' own commands are in it: take many jobs.
-    """
-    check_int("jobs", jobs, 1)
-    return RedisCost(
-        (after.commands - before.commands) / jobs,
-        (after.script_calls - before.script_calls) / jobs,
-        (after.script_seconds - before.script_seconds) / jobs * 1e6,
-        (after.cpu_seconds - before.cpu_seconds) / jobs * 1e6,
-        (after.received_bytes - before.received_bytes) / jobs,
-        (after.sent_bytes - before.sent_bytes) / jobs,
-    )
-
-
 def _pings(client: Redis, many: int) -> list[float]:
     client.ping()  # connects
     trips = []
@@ -145,7 +139,3 @@ def _reading(infos: list[dict[str, Any]], trips: list[float]) -> RedisReading:
         cpu_seconds=total("used_cpu_user") + total("used_cpu_sys"),
         clients=total("connected_clients"),
     )
-
-
-def _unit(name: str) -> str:
-    return _UNITS.get(name.rpartition("_")[2], "")

@@ -9,13 +9,23 @@ from qml_nb.config import without_password
 from qml_nb.errors import InvalidValue
 from qml_nb.storage.memory import MemoryStorage
 from qml_nb.storage.postgres import PostgresStorage
+from qml_nb.storage.postgres.plain import postgres_connection, postgres_tables
 from qml_nb.storage.redis import RedisStorage
 from qml_nb.storage.redis.plain import redis_clients
 
 if TYPE_CHECKING:
     from qml_nb.storage.storage import Storage
 
-__all__ = ["MemoryStorage", "PostgresStorage", "RedisStorage", "open_storage", "redis_clients", "storage_of"]
+__all__ = [
+    "MemoryStorage",
+    "PostgresStorage",
+    "RedisStorage",
+    "open_storage",
+    "postgres_connection",
+    "postgres_tables",
+    "redis_clients",
+    "storage_of",
+]
 
 _POSTGRES = ("postgres", "postgresql")
 _REDIS = ("redis", "rediss", "unix")
