@@ -136,28 +136,37 @@ def limits(
 @bench.command()
 def rows(
     numbers: Annotated[list[int] | None, typer.Argument(help="Numbers of the guide's rows; none for all.")] = None,
-    storage: Annotated[str, typer.Option(help="Which storage: redis.")] = "redis",
+    storage: Annotated[
+        str | None, typer.Option(help="Only rows about this storage: redis, postgres; left out, both.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
 ) -> None:
     """Run rows of the performance guide, and print what is measured beside what the guide claims.
 
-    It starts servers of its own. The rows about Redis are 17 to 22, 31, 34, 42 and 57 to 59.
+    It starts servers of its own. The rows about Redis are 17 to 22, 31, 34, 42 and 57 to 59; those about PostgreSQL are
+    23 to 29, 32, 35, 41, 46 to 49, 55 and 56. All of them take about a minute.
 
     Examples:
 
         qml-nb bench rows
 
-        qml-nb bench rows 31 34 --json
-    """
-    from qml_nb.tuning.redis_rows import ROWS, redis_rows
+        qml-nb bench rows --storage postgres
 
-    if storage != "redis":
-        _give_up(f"expected --storage to be redis, got {storage!r}")
-    if unknown := sorted(set(numbers or ()) - set(ROWS)):
-        _give_up(f"no row {unknown[0]} about Redis; there are {', '.join(map(str, ROWS))}")
+        qml-nb bench rows 31 32 --json
+    """
+    from qml_nb.tuning import postgres_rows, redis_rows
+    from qml_nb.tuning.rows import run_rows
+
+    tables = {"redis": redis_rows.ROWS, "postgres": postgres_rows.ROWS, None: redis_rows.ROWS | postgres_rows.ROWS}
+    if storage not in tables:
+        _give_up(f"expected --storage to be redis or postgres, got {storage!r}")
+    table = tables[storage]
+    if unknown := sorted(set(numbers or ()) - set(table)):
+        about = "" if storage is None else f" about {storage}"
+        _give_up(f"no row {unknown[0]}{about}; there are {', '.join(map(str, sorted(table)))}")
     _say(machine())
     measured = []
-    for row in redis_rows(numbers or ()):
+    for row in run_rows(table, numbers or ()):
         measured.append(row)
         if not as_json:
             typer.echo(f"{row.row:>3}  {row.what:<60} {row.value:>14,.6g} {row.unit:<9} guide: {row.claim or '–'}")

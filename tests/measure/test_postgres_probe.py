@@ -323,7 +323,7 @@ async def test_an_ordinary_role_reads_what_it_may_and_is_told_what_it_may_not(ur
     assert (ordinary.statements, ordinary.statement_calls, ordinary.warnings) == ((), None, ())
     assert [(one.state, one.seconds) for one in ordinary.holders] == [("hidden", None)]
     assert ordinary.connections == {"hidden": 1}
-    assert any("grant pg_read_all_stats" in note for note in ordinary.notes)
+    assert any("sees only what its own connections do; `grant pg_read_all_stats`" in note for note in ordinary.notes)
     assert any("may not read pg_stat_statements" in note for note in ordinary.notes)
     assert (trusted.notes, len(trusted.warnings), trusted.connections) == ((), 1, {"idle in transaction": 1})
     assert len(trusted.statements) >= 3
