@@ -6,13 +6,11 @@ Commits reach the disk before they are answered, as the guide's "ACID" asks for.
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from qml_nb import loops
-from qml_nb.job import Job
 from qml_nb.measure import cost_per_job, read_postgres
-from qml_nb.tuning import postgres_plain
+from qml_nb.tuning import enqueueing, postgres_plain
 from qml_nb.tuning.postgres_indexes import index_rows
 from qml_nb.tuning.rows import (
     CORES,
@@ -22,7 +20,6 @@ from qml_nb.tuning.rows import (
     fetch_rate,
     fetch_time,
     fill,
-    in_hundreds,
     lock_rows,
     on_storage,
     percentile_rows,
@@ -69,7 +66,7 @@ def _by_default(servers: LocalServers) -> Iterator[Row]:
 
 def _in_batches(servers: LocalServers) -> Iterator[Row]:
     url = servers.postgres(durable=True)
-    rate = on_storage(url, lambda storage: in_hundreds(storage, JOBS))
+    rate = on_storage(url, _in_calls)
     yield Row(26, f"enqueue_many, {TASK_JOBS} a call", "8,500/s", rate, "jobs/s")
     rate = loops.run(postgres_plain.batch_rate(url, JOBS, TASK_JOBS))
     yield Row(26, f"an INSERT of {TASK_JOBS} rows on a table as the guide's", "8,500/s", rate, "jobs/s")
@@ -137,7 +134,7 @@ def _monitoring(servers: LocalServers) -> Iterator[Row]:
 
 
 async def _stored_and_done(storage: Storage) -> None:
-    await in_hundreds(storage, JOBS)
+    await _in_calls(storage)
     while jobs := await storage.claim("worker", None, TASK_JOBS, 60.0):
         await asyncio.gather(*(storage.complete(job) for job in jobs))
 
@@ -178,10 +175,8 @@ def _program() -> str:
 
 
 async def _in_tasks(storage: Storage) -> float:
-    async def produce() -> None:
-        for number in range(TASK_JOBS):
-            await storage.enqueue(Job("work", [number]))
+    return await enqueueing.from_producers(storage, JOBS, JOBS // TASK_JOBS)
 
-    began = perf_counter()
-    await asyncio.gather(*(produce() for _ in range(JOBS // TASK_JOBS)))
-    return JOBS / (perf_counter() - began)
+
+async def _in_calls(storage: Storage) -> float:
+    return await enqueueing.in_calls(storage, JOBS, TASK_JOBS)

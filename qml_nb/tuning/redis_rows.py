@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
 
 from qml_nb import loops
-from qml_nb.job import Job
 from qml_nb.measure import cost_per_job, latency_history, read_redis
-from qml_nb.tuning import rows
+from qml_nb.tuning import enqueueing, rows
 from qml_nb.tuning.rows import (
     CORES,
     PRODUCERS,
@@ -19,7 +17,6 @@ from qml_nb.tuning.rows import (
     enqueue_times,
     fetch_rate,
     fetch_time,
-    in_hundreds,
     lock_rows,
     on_storage,
     percentile_rows,
@@ -48,7 +45,7 @@ def redis_rows(numbers: Sequence[int] = ()) -> Iterator[Row]:
 
 
 def _concurrent_on(url: str, row: int, where: str, claim: str) -> Row:
-    rate = on_storage(url, _concurrent, pool_size=50)
+    rate = on_storage(url, lambda storage: enqueueing.gathered(storage, JOBS), pool_size=50)
     return Row(row, f"{JOBS:,} concurrent enqueues, pool of 50, {where}", claim, rate, "jobs/s")
 
 
@@ -134,14 +131,8 @@ ROWS: dict[int, Run] = {
 """What runs each row."""
 
 
-async def _concurrent(storage: Storage) -> float:
-    began = perf_counter()
-    await asyncio.gather(*(storage.enqueue(Job("work", [number])) for number in range(JOBS)))
-    return JOBS / (perf_counter() - began)
-
-
 async def _in_hundreds(storage: Storage) -> float:
-    return await in_hundreds(storage, JOBS)
+    return await enqueueing.in_calls(storage, JOBS, 100)
 
 
 async def _apart(url: str) -> float:

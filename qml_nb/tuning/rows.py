@@ -81,14 +81,6 @@ async def fill(storage: Storage, jobs: int) -> None:
     await storage.enqueue_many(Job("work", [number]) for number in range(jobs))
 
 
-async def in_hundreds(storage: Storage, jobs: int) -> float:
-    """Return how many jobs a second one caller stores, a hundred a call."""
-    began = perf_counter()
-    for _ in range(0, jobs, 100):
-        await fill(storage, 100)
-    return jobs / (perf_counter() - began)
-
-
 def percentile_rows(row: int, times: Sequence[float], claims: Mapping[float, str]) -> Iterator[Row]:
     """Give the percentiles of how long `enqueue` takes."""
     times = sorted(times)

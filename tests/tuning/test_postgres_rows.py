@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +23,7 @@ JOBS = 2_000
 def measured() -> list[Row]:
     """All rows, of few jobs: what is tested is that they run, not how fast this machine is now."""
     with pytest.MonkeyPatch.context() as patch:
-        few = {postgres_rows: {"JOBS": JOBS}, postgres_indexes: {"STORED": 10_000}}
+        few = {postgres_rows: {"JOBS": JOBS}, postgres_indexes: {"STORED": 50_000}}
         few |= {rows: {"FETCHES": 100, "RACE_JOBS": 300, "LOCK_TASKS": 200}}
         for module, sizes in few.items():
             for name, size in sizes.items():
@@ -56,18 +57,18 @@ def test_every_fetch_uses_an_index(measured: list[Row]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "index"),
+    ("number", "plan"),
     [
-        (46, "idx_jobs_state_priority"),
-        (47, "idx_jobs_queue_state"),
-        (48, "idx_jobs_retry_time"),
-        (49, "idx_jobs_failed"),
+        (46, ": Index Scan on idx_jobs_state_priority"),
+        (47, " on idx_jobs_queue_state, (Incremental )?Sort"),  # it has no created_at, by which the guide sorts
+        (48, " on idx_jobs_retry_time(, Sort)?"),  # so many are due that either way costs the same
+        (49, ": Index Scan on idx_jobs_failed"),
     ],
 )
-def test_each_index_of_the_guide_is_used_once_it_is_there(measured: list[Row], number: int, index: str) -> None:
+def test_each_index_of_the_guide_is_used_once_it_is_there(measured: list[Row], number: int, plan: str) -> None:
     without, with_it = of(measured, number)
     assert without.endswith("no index: Seq Scan, Sort")
-    assert with_it.endswith((f"on {index}", f"on {index}, Sort"))
+    assert re.search(f"{plan}$", with_it)
 
 
 def test_the_monitored_figures_are_those_of_the_jobs(measured: list[Row]) -> None:

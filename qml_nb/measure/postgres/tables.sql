@@ -5,7 +5,7 @@ select relname as table,
        n_live_tup as live_rows, n_dead_tup as dead_rows,
        extract(epoch from last_vacuum)::float8 as vacuum_ts, extract(epoch from last_autovacuum)::float8 as autovacuum_ts,
        extract(epoch from last_analyze)::float8 as analyze_ts, extract(epoch from last_autoanalyze)::float8 as autoanalyze_ts,
-       pg_total_relation_size(relid) as total_bytes
+       coalesce(pg_total_relation_size(relid), 0) as total_bytes
   from pg_stat_user_tables
  where schemaname = $1 and relname = any($2::text[])
  order by array_position($2::text[], relname::text)
