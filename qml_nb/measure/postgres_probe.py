@@ -124,8 +124,9 @@ async def _statements(connection: Any, config: PostgresConfig, many: int, notes:
         if schema is None:
             notes.append(_NOT_MADE)
             return dict(_NO_STATEMENTS)
-        await connection.execute("select set_config('search_path', quote_ident($1), false)", schema)
-        rows = await connection.fetch(_query("statements"), f"{config.schema_name}.{config.table_name}", many)
+        async with connection.transaction():  # behind a pooler, a setting of the session would be left to others
+            await connection.execute("select set_config('search_path', quote_ident($1), true)", schema)
+            rows = await connection.fetch(_query("statements"), f"{config.schema_name}.{config.table_name}", many)
     except tuple(_FAULTS) as error:
         notes.append(_FAULTS[type(error)])
         return dict(_NO_STATEMENTS)

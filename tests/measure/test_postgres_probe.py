@@ -15,6 +15,7 @@ from qml_nb.measure import PostgresReading, cost_per_job, read_postgres
 from qml_nb.measure.postgres_reading import Holder, TableReading
 from qml_nb.servers import LocalServers
 from qml_nb.storage.storage import Storage
+from tests.versions import PROGRAMS
 
 JOBS = 2_000
 PRELOADED = {"shared_preload_libraries": "pg_stat_statements", "max_prepared_transactions": "5"}
@@ -29,13 +30,13 @@ def servers() -> Iterator[LocalServers]:
 @pytest.fixture(scope="module")
 def plain(servers: LocalServers) -> str:
     """A server as it comes."""
-    return servers.postgres()
+    return servers.postgres(programs=PROGRAMS)
 
 
 @pytest.fixture(scope="module")
 def preloaded(servers: LocalServers) -> str:
     """A server that has pg_stat_statements."""
-    return servers.postgres(options=PRELOADED)
+    return servers.postgres(options=PRELOADED, programs=PROGRAMS)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ select query, calls, total_exec_time as total_ms, mean_exec_time as mean_ms, max
        (sum(calls) over ())::bigint as all_calls, sum(total_exec_time) over () as all_ms
   from pg_stat_statements
  where dbid = (select oid from pg_database where datname = current_database())
-   and toplevel and query !~* '^\s*(create|alter|drop)\y'
+   and toplevel and query !~* '^(\s|--[^\n]*\n)*(create|alter|drop)\y'
    and strpos(replace(query, '"', ''), $1) > 0
  order by total_exec_time desc
  limit $2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from qml_nb.storage.postgres.link import encryption
+from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.names import Names, read
 from qml_nb.storage.postgres.schema import MIGRATIONS
 from qml_nb.storage.postgres.unavailable import FAULTS, unavailable
