@@ -11,7 +11,7 @@ import asyncpg
 
 from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.listener import Listener
-from qml_nb.storage.postgres.unavailable import CONFLICTS, FAULTS, unavailable
+from qml_nb.storage.postgres.unavailable import CONFLICTS, FAULTS, all_in_use, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -45,6 +45,7 @@ class Link:
         self.config, self._names = config, names
         self.listener = Listener(config, names.channel, self._message, self._notify, is_deaf)
         self._pool: Any = None
+        self._withdrawals: set[asyncio.Task[None]] = set()  # the loop alone would let go of them
         self._keeper = self._until_shutdown()
         self.is_open = asyncio.Event()
         """Set once opening it has ended, well or not."""
@@ -64,7 +65,7 @@ class Link:
             max_cached_statement_lifetime=0,
             reset=_keep,
             connection_class=Connection,
-            **encryption(config),
+            **encryption(config, config.database_url),
         )
         try:
             async with asyncio.timeout(config.connect_timeout):
@@ -96,19 +97,17 @@ class Link:
             opening = False
             try:
                 rows: Sequence[Any] = await connection.fetch(statement, *arguments)
-            except BaseException as error:
-                if not isinstance(
-                    error, asyncpg.PostgresError
-                ):  # it may still be busy with what nobody waits for any more
-                    _drop(connection)
+            except BaseException:
+                self._withdraw(connection)
                 raise
-            finally:
-                await self._give_back(connection)
+            await self._give_back(connection)
         except CONFLICTS:
             raise
         except FAULTS as error:
             if getattr(error, "sqlstate", "") == FULL:
                 raise
+            if opening and isinstance(error, TimeoutError) and self._pool.get_size() == self.config.max_connections:
+                raise all_in_use(self.config) from None
             raise unavailable(error, self.config, opening=opening) from error
         return rows
 
@@ -133,6 +132,16 @@ class Link:
         if born is not None and monotonic() - born > self.config.max_lifetime:
             _drop(connection)
         await self._pool.release(connection)
+
+    def _withdraw(self, connection: Any) -> None:
+        """Have the server told that nobody waits any more, and the connection given back, by a task of its own."""
+        task = asyncio.get_running_loop().create_task(self._calm(connection))
+        self._withdrawals.add(task)
+        task.add_done_callback(self._withdrawals.discard)
+
+    async def _calm(self, connection: Any) -> None:
+        with suppress(*FAULTS):
+            await self._pool.release(connection, timeout=self.config.command_timeout)
 
     async def close(self) -> None:
         """Let go of all connections."""

@@ -85,7 +85,7 @@ class Listener:
                 timeout=config.connect_timeout,
                 command_timeout=config.command_timeout,
                 statement_cache_size=0,
-                **encryption(config),
+                **encryption(config, url),
             )
             await connection.add_listener(self._channel, self._hear)
         except FAULTS as error:

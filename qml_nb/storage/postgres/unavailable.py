@@ -76,3 +76,11 @@ def _is_mixed_up(error: BaseException) -> bool:
     if isinstance(error, asyncpg.ProtocolViolationError):  # there it is another one of that name
         return "prepared statement" in str(error)
     return isinstance(error, _PREPARED)
+
+
+def all_in_use(config: PostgresConfig) -> StorageUnavailable:
+    """Return what to raise where the server is there, and no connection was free in time."""
+    name, limit = without_password(config.database_url), config.max_connections
+    return StorageUnavailable(
+        f"all max_connections={limit} to {name} were in use for {config.connect_timeout:g} s (connect_timeout); raise one of the two"
+    )
