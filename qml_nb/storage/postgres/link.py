@@ -11,10 +11,11 @@ import asyncpg
 
 from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.listener import Listener
+from qml_nb.storage.postgres.outlive import Outliving
 from qml_nb.storage.postgres.unavailable import CONFLICTS, FAULTS, all_in_use, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from qml_nb.config import PostgresConfig
     from qml_nb.storage.postgres.names import Names
@@ -45,7 +46,7 @@ class Link:
         self.config, self._names = config, names
         self.listener = Listener(config, names.channel, self._message, self._notify, is_deaf)
         self._pool: Any = None
-        self._withdrawals: set[asyncio.Task[None]] = set()  # the loop alone would let go of them
+        self.outliving = Outliving()
         self._keeper = self._until_shutdown()
         self.is_open = asyncio.Event()
         """Set once opening it has ended, well or not."""
@@ -93,7 +94,7 @@ class Link:
     async def _fetch(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
         opening = True
         try:
-            connection = await self._pool.acquire(timeout=self.config.connect_timeout)
+            connection = await self._acquire()
             opening = False
             try:
                 rows: Sequence[Any] = await connection.fetch(statement, *arguments)
@@ -133,11 +134,15 @@ class Link:
             _drop(connection)
         await self._pool.release(connection)
 
+    async def _acquire(self) -> Any:
+        acquiring = self._pool.acquire(timeout=self.config.connect_timeout)
+        if self._pool.get_idle_size():  # it is there: no task, since nothing will be waited for
+            return await acquiring
+        return await self.outliving.wait_for(_awaited(acquiring), self._withdraw)
+
     def _withdraw(self, connection: Any) -> None:
         """Have the server told that nobody waits any more, and the connection given back, by a task of its own."""
-        task = asyncio.get_running_loop().create_task(self._calm(connection))
-        self._withdrawals.add(task)
-        task.add_done_callback(self._withdrawals.discard)
+        self.outliving.start(self._calm(connection))
 
     async def _calm(self, connection: Any) -> None:
         with suppress(*FAULTS):
@@ -152,8 +157,13 @@ class Link:
                     await self._pool.close()
             except FAULTS:
                 self._pool.terminate()
+        await self.outliving.close()
 
 
 def _drop(connection: Any) -> None:
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
+
+
+async def _awaited(acquiring: Awaitable[Any]) -> Any:
+    return await acquiring
