@@ -47,6 +47,7 @@ class Link:
         self.listener = Listener(config, names.channel, self._message, self._notify, is_deaf)
         self._pool: Any = None
         self.outliving = Outliving()
+        self._is_read_committed = True
         self._keeper = self._until_shutdown()
         self.is_open = asyncio.Event()
         """Set once opening it has ended, well or not."""
@@ -73,6 +74,7 @@ class Link:
                 await self._pool
         except FAULTS as error:
             raise unavailable(error, config, opening=True) from error
+        self._is_read_committed = (await self.fetch("show transaction_isolation"))[0][0] == "read committed"
 
     async def _until_shutdown(self) -> AsyncGenerator[None, None]:
         """Close when the event loop shuts down its asynchronous generators, if nobody has before."""
@@ -97,7 +99,7 @@ class Link:
             connection = await self._acquire()
             opening = False
             try:
-                rows: Sequence[Any] = await connection.fetch(statement, *arguments)
+                rows: Sequence[Any] = await self._run(connection, statement, arguments)
             except BaseException:
                 self._withdraw(connection)
                 raise
@@ -112,11 +114,19 @@ class Link:
             raise unavailable(error, self.config, opening=opening) from error
         return rows
 
+    async def _run(self, connection: Any, statement: str, arguments: Sequence[Any]) -> Any:
+        """Run it where each step sees what was committed before it, on which the functions rely."""
+        if self._is_read_committed:
+            return await connection.fetch(statement, *arguments)
+        async with connection.transaction(isolation="read_committed"):
+            return await connection.fetch(statement, *arguments)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """Give a connection with a transaction open, for as long as the block takes."""
         try:
-            async with self._pool.acquire(timeout=self.config.connect_timeout) as connection, connection.transaction():
+            pool, timeout = self._pool, self.config.connect_timeout
+            async with pool.acquire(timeout=timeout) as connection, connection.transaction(isolation="read_committed"):
                 yield connection
         except FAULTS as error:
             raise unavailable(error, self.config, opening=False) from error
