@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
-_POSTGRES_URL = re.compile(r"postgres(ql)?://")
+_HOST = r"(\[[^\[\]]*\]|[^\[\]:@,/?#]*)(:\d{1,5})?"
+_POSTGRES_URL = re.compile(rf"postgres(ql)?://([^/?#]*@)?{_HOST}(,{_HOST})*([/?#].*)?", re.DOTALL)
 
 
 class Options:
@@ -213,15 +214,19 @@ class PostgresConfig(Retention):
             if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
                 remedy = "letters, digits and _, 40 at most, as in qml_jobs"
                 raise InvalidValue(name, "to be a plain lower-case name", value, remedy)
-        for name in ("database_url", "listen_dsn"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and _POSTGRES_URL.match(value)):
-                shown = without_password(value) if isinstance(value, str) else value
-                raise InvalidValue(name, "to be a URL", shown, "write postgresql://user@host:5432/database")
+        _check_postgres_url("database_url", self.database_url)
+        if self.listen_dsn is not None:
+            _check_postgres_url("listen_dsn", self.listen_dsn)
 
     def __repr__(self) -> str:
         """Show what differs from the default, and no password."""
         return _shown(self)
+
+
+def _check_postgres_url(name: str, value: object) -> None:
+    if not isinstance(value, str) or not _POSTGRES_URL.fullmatch(value):
+        shown = without_password(value) if isinstance(value, str) else value
+        raise InvalidValue(name, "to be a URL", shown, "write postgresql://user@host:5432/database")
 
 
 def without_password(url: str) -> str:

@@ -24,16 +24,21 @@ def servers() -> Iterator[LocalServers]:
         yield servers
 
 
-@pytest.fixture(params=["single", "cluster"])
+def start(servers: LocalServers, kind: str) -> str:
+    """Start a durable server, or a cluster of three such; returns the address."""
+    return servers.redis_cluster(3, durable=True) if kind == "cluster" else getattr(servers, kind)(durable=True)
+
+
+@pytest.fixture(params=["redis", "cluster", "postgres"])
 def url(request: pytest.FixtureRequest, servers: LocalServers) -> str:
-    """The address of a durable server, and of a cluster of three such."""
-    return servers.redis(durable=True) if request.param == "single" else servers.redis_cluster(3, durable=True)
+    """The address of a server of each kind."""
+    return start(servers, request.param)
 
 
 @pytest.fixture(params=["redis", "postgres"])
 def durable(request: pytest.FixtureRequest, servers: LocalServers) -> LocalServer:
     """A server that writes to its disk before it answers."""
-    return servers.server(getattr(servers, request.param)(durable=True))
+    return servers.server(start(servers, request.param))
 
 
 @pytest.fixture
@@ -58,5 +63,5 @@ async def connect() -> AsyncIterator[Connect]:
 
 @pytest.fixture
 def storage(connect: Connect, url: str) -> Storage:
-    """A storage on a server, and on a cluster."""
+    """A storage on each kind of server."""
     return connect(url)

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
-from qml_nb import RedisStorage, StorageUnavailable
+from qml_nb import Storage, StorageUnavailable
 from tests.faults.load import until
 
 
-async def publish_until_heard(storage: RedisStorage, messages: AsyncIterator[bytes], message: bytes) -> None:
+async def publish_until_heard(storage: Storage, messages: AsyncIterator[bytes], message: bytes) -> None:
     """Return once a subscriber gets this message; what was said before it may come first."""
     heard = asyncio.create_task(next_of(messages, message))
 

@@ -3,51 +3,87 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import asyncpg
 import pytest
 
-from qml_nb import Job, JobState, RedisStorage, StorageUnavailable
+from qml_nb import Job, JobState, Storage, StorageUnavailable
 from qml_nb.servers import LocalServers
-from tests.faults.conftest import Connect
+from tests.faults.conftest import Connect, start
 from tests.faults.hearing import publish_until_heard
 from tests.faults.load import LONG, load, until
 from tests.faults.wire import Wire
 from tests.servers.asking import ask
 
 
-def kill_connections(servers: LocalServers) -> None:
+async def kill_connections(servers: LocalServers) -> None:
     """Have all servers close the connections of all their clients."""
     for server in servers._servers.values():
+        if server.url.startswith("postgresql:"):
+            await ask_postgres(server.url, "select pg_terminate_backend(pid) from pg_stat_activity where " + OTHERS)
+            continue
         for kind in ("normal", "pubsub"):
             ask(server.url, "CLIENT", "KILL", "TYPE", kind)
 
 
-def asleep(servers: LocalServers) -> int:
-    """How many clients wait in a BLPOP."""
-    return sum(ask(server.url, "INFO", "clients")["blocked_clients"] for server in servers._servers.values())
+async def asleep(servers: LocalServers) -> int:
+    """How many connections wait for work."""
+    many = 0
+    for server in servers._servers.values():
+        if server.url.startswith("postgresql:"):
+            many += await ask_postgres(server.url, f"select count(*) from pg_stat_activity where {LISTENING}")
+        else:
+            many += ask(server.url, "INFO", "clients")["blocked_clients"]
+    return many
 
 
-async def test_load_goes_on(storage: RedisStorage, servers: LocalServers) -> None:
+OTHERS = "pid <> pg_backend_pid() and backend_type = 'client backend'"
+LISTENING = f"{OTHERS} and query ilike 'listen%'"
+
+
+async def ask_postgres(url: str, query: str) -> Any:
+    """Return the answer to one question, on a connection of its own."""
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def test_load_goes_on(storage: Storage, servers: LocalServers) -> None:
     async with load(storage) as flow:
         for _ in range(10):
-            kill_connections(servers)
+            await kill_connections(servers)
             await flow.goes_on()
     assert flow.unsure == []
 
 
 async def test_a_waiter_goes_on_waiting_and_is_woken(connect: Connect, url: str, servers: LocalServers) -> None:
-    waiters = [asyncio.create_task(connect(url).wait(timeout=60)) for _ in range(3)]
+    waiters = [asyncio.create_task(wait_for_work(connect(url))) for _ in range(3)]
     for _ in range(3):
-        await until(lambda: asleep(servers) == 3)
-        kill_connections(servers)
-    await until(lambda: asleep(servers) == 3)
+        await until(lambda: three_sleep(servers))
+        await kill_connections(servers)
+    await until(lambda: three_sleep(servers))
     await connect(url).enqueue_many([Job("work") for _ in waiters])
-    assert await asyncio.wait_for(asyncio.gather(*waiters), LONG) == [True] * 3
+    await asyncio.wait_for(asyncio.gather(*waiters), LONG)
 
 
-async def test_a_waiter_that_is_cancelled_while_its_server_is_away_makes_no_noise(connect: Connect, servers) -> None:
-    server = servers.server(servers.redis(durable=True))
-    waiter = asyncio.create_task(connect(server.url).wait(timeout=60))
+async def three_sleep(servers: LocalServers) -> bool:
+    return await asleep(servers) == 3
+
+
+async def wait_for_work(storage: Storage) -> None:
+    """Return once there is a job. A waiter may be told to look: what came while its connection was away nobody heard."""
+    while await storage.wait(timeout=60) and not await storage.get_available_jobs():
+        pass
+
+
+async def test_a_waiter_that_is_cancelled_while_its_server_is_away_makes_no_noise(
+    connect: Connect, durable, servers
+) -> None:
+    server = durable
+    waiter = asyncio.create_task(wait_for_work(connect(server.url)))
     await until(lambda: asleep(servers))
     server.kill()
     waiter.cancel()
@@ -56,25 +92,25 @@ async def test_a_waiter_that_is_cancelled_while_its_server_is_away_makes_no_nois
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["at once", "after a restart"])
-async def test_a_subscription_hears_again(storage: RedisStorage, servers: LocalServers, away: bool) -> None:
+async def test_a_subscription_hears_again(storage: Storage, servers: LocalServers, away: bool) -> None:
     messages = await storage.subscribe("news")
     for number in range(3):
-        kill_connections(servers)
+        await kill_connections(servers)
         if away:
             await asyncio.to_thread(lambda: [server.restart() for server in servers._servers.values()])
         await publish_until_heard(storage, messages, b"%d" % number)
 
 
-@pytest.fixture
-async def wire(servers: LocalServers):
+@pytest.fixture(params=["redis", "postgres"])
+async def wire(request: pytest.FixtureRequest, servers: LocalServers):
     """A wire to a server, that loses answers."""
-    async with Wire(servers.redis()) as wire:
+    async with Wire(start(servers, request.param)) as wire:
         yield wire
 
 
 @pytest.fixture
-async def far(connect: Connect, wire: Wire) -> RedisStorage:
-    """A storage at the end of the wire, whose scripts the server knows."""
+async def far(connect: Connect, wire: Wire) -> Storage:
+    """A storage at the end of the wire, whose scripts or statements the server knows."""
     storage = connect(wire.url)
     job = Job("warm", queue="warm")
     await storage.enqueue(job)
@@ -145,7 +181,7 @@ async def test_a_claim_whose_answer_got_lost_raises_and_its_jobs_come_back_after
     assert (await far.fetch_and_lock_job("worker")).attempt == 2
 
 
-async def came_back(storage: RedisStorage) -> int:
+async def came_back(storage: Storage) -> int:
     return (await storage.sweep()).reclaimed
 
 

@@ -6,26 +6,34 @@ import asyncio
 
 import pytest
 
-from qml_nb import BackgroundJobServer, Job, JobState, RedisStorage, StorageUnavailable, WorkerRegistry
+from qml_nb import BackgroundJobServer, Job, JobState, Storage, StorageUnavailable, WorkerRegistry
 from qml_nb.servers import LocalServers
 from qml_nb.servers.process import LocalServer
 from tests.faults.conftest import Connect
 from tests.faults.load import LONG, load, until
 
 PATIENCE = 0.3
-SAID = "may still be done: jobs sent again under the same ids are stored once"
+SAID = (
+    r"may still be done: jobs sent again under the same ids are stored once|took no connection within|were in use for"
+)
 
 
-@pytest.fixture
-def server(servers: LocalServers) -> LocalServer:
+@pytest.fixture(params=["redis", "postgres"])
+def server(request: pytest.FixtureRequest, servers: LocalServers) -> LocalServer:
     """A server to be frozen."""
-    return servers.server(servers.redis())
+    return servers.server(getattr(servers, request.param)())
+
+
+def impatient(connect: Connect, server: LocalServer) -> Storage:
+    """A storage without much patience."""
+    connecting = "connect_timeout" if server.url.startswith("postgresql:") else "connection_timeout"
+    return connect(server.url, command_timeout=PATIENCE, **{connecting: 3 * PATIENCE})
 
 
 @pytest.fixture
-async def storage(connect: Connect, server: LocalServer) -> RedisStorage:
-    """A storage without much patience, connected."""
-    storage = connect(server.url, command_timeout=PATIENCE)
+async def storage(connect: Connect, server: LocalServer) -> Storage:
+    """One that is connected."""
+    storage = impatient(connect, server)
     await storage.enqueue(Job("work", queue="waits"))
     return storage
 
@@ -57,7 +65,7 @@ async def refused(call) -> None:
             await call
 
 
-async def test_each_call_gives_up_and_works_again_later(storage: RedisStorage, server: LocalServer) -> None:
+async def test_each_call_gives_up_and_works_again_later(storage: Storage, server: LocalServer) -> None:
     job = await storage.fetch_and_lock_job("worker", ["waits"])
     server.freeze()
     await asyncio.gather(*(refused(call(storage, job)) for call in CALLS.values()))
@@ -68,18 +76,18 @@ async def test_each_call_gives_up_and_works_again_later(storage: RedisStorage, s
         await call(storage, job)
 
 
-async def test_many_callers_give_up_together_not_ten_by_ten(storage: RedisStorage, server: LocalServer) -> None:
+async def test_many_callers_give_up_together_not_ten_by_ten(storage: Storage, server: LocalServer) -> None:
     loop, callers = asyncio.get_running_loop(), 2_000
     server.freeze()
     started = loop.time()
     await asyncio.gather(*(refused(storage.get(Job("work").id)) for _ in range(callers)))
-    in_tens = PATIENCE * callers / storage.backend.config.pool_size
+    in_tens = PATIENCE * callers / 10
     assert loop.time() - started < in_tens / 3
     server.thaw()
     assert await storage.get(Job("work").id) is None
 
 
-async def test_jobs_sent_again_after_it_are_stored_once(storage: RedisStorage, server: LocalServer) -> None:
+async def test_jobs_sent_again_after_it_are_stored_once(storage: Storage, server: LocalServer) -> None:
     jobs = [Job("work", [number]) for number in range(100)]
     server.freeze()
     await asyncio.gather(
@@ -92,7 +100,7 @@ async def test_jobs_sent_again_after_it_are_stored_once(storage: RedisStorage, s
     assert [job.args for job in claimed] == [[number] for number in range(100)]
 
 
-async def test_a_worker_that_waits_recovers(storage: RedisStorage, server: LocalServer, caplog) -> None:
+async def test_a_worker_that_waits_recovers(storage: Storage, server: LocalServer, caplog) -> None:
     ran, registry = asyncio.Event(), WorkerRegistry()
 
     @registry.task("ring")
@@ -107,7 +115,7 @@ async def test_a_worker_that_waits_recovers(storage: RedisStorage, server: Local
         await asyncio.wait_for(ran.wait(), LONG)
 
 
-async def test_a_subscription_hears_what_comes_later(storage: RedisStorage, server: LocalServer) -> None:
+async def test_a_subscription_hears_what_comes_later(storage: Storage, server: LocalServer) -> None:
     messages = await storage.subscribe("news")
     server.freeze()
     await refused(storage.get(Job("work").id))
@@ -116,7 +124,7 @@ async def test_a_subscription_hears_what_comes_later(storage: RedisStorage, serv
     assert await asyncio.wait_for(anext(messages), LONG) == b"later"
 
 
-async def test_load_goes_on(storage: RedisStorage, server: LocalServer) -> None:
+async def test_load_goes_on(storage: Storage, server: LocalServer) -> None:
     async with load(storage) as flow:
         for _ in range(3):
             server.freeze()
@@ -127,7 +135,7 @@ async def test_load_goes_on(storage: RedisStorage, server: LocalServer) -> None:
 
 async def test_a_new_storage_finds_out_too(connect: Connect, server: LocalServer) -> None:
     server.freeze()
-    storage = connect(server.url, command_timeout=PATIENCE, connection_timeout=PATIENCE)
+    storage = impatient(connect, server)
     with pytest.raises(StorageUnavailable):
         async with asyncio.timeout(LONG):
             await storage.enqueue(Job("work"))

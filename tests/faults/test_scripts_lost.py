@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from redis import Redis
 
 from qml_nb import Job, JobState, RedisStorage
 from qml_nb.servers import LocalServers
-from tests.faults.conftest import Connect
+from tests.faults.conftest import Connect, start
 from tests.faults.load import LONG, until
 from tests.servers.asking import ask
+
+
+@pytest.fixture(params=["redis", "cluster"])
+def url(request: pytest.FixtureRequest, servers: LocalServers) -> str:
+    """The address of a server of each kind that has scripts."""
+    return start(servers, request.param)
 
 
 async def use(storage: RedisStorage) -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 from typing import Self
-
-from redis.asyncio.connection import parse_url
+from urllib.parse import urlsplit
 
 
 class Wire:
     """Stands between a storage and its server, as `url`."""
 
     def __init__(self, url: str) -> None:
-        self._port = parse_url(url)["port"]
+        self._far_url, self._port = url, urlsplit(url).port
         self._tasks: set[asyncio.Task[None]] = set()
         self.to_lose = 0
         """How many of the next answers get lost, each together with its connection."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self.url = self._far_url.replace(f":{self._port}", f":{self._server.sockets[0].getsockname()[1]}")
         return self
 
     async def __aexit__(self, *error: object) -> None:

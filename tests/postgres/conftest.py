@@ -60,3 +60,11 @@ async def direct(url: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def watcher(url: str) -> AsyncIterator[Any]:
+    """Another one, never in a transaction: inside one `pg_stat_activity` stands still."""
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()

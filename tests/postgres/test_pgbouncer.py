@@ -14,9 +14,9 @@ from qml_nb import BackgroundJobServer, Job, JobState, ServerConfig, StorageUnav
 from qml_nb.load import synthetic_tasks
 from qml_nb.storage.storage import Storage
 from tests.contract.states import claim, ids, put
+from tests.places import certificate
 from tests.postgres.pooler import pgbouncer
 from tests.postgres.waiting import waits
-from tests.redis.places import certificate
 
 LONG = 30.0
 """Seconds that no wait in these tests takes."""

@@ -32,9 +32,9 @@ from qml_nb.servers.process import LocalServer
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import ALL, bring_to, claim, ids, put
-from tests.redis.verbs import exercise
 from tests.redis.wire import listening
 from tests.servers.asking import ask
+from tests.verbs import exercise
 
 SCAN_CAP = 1_024
 """How many entries the guide's library looked at."""

@@ -10,8 +10,8 @@ import pytest
 from qml_nb.errors import StorageUnavailable
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
-from tests.redis.verbs import exercise, work_once
 from tests.servers.asking import ask
+from tests.verbs import exercise, work_once
 
 SECRET = "s3cr3t p@ss/w:rd?#%é"
 WRONG = "wr0ng-0ne"

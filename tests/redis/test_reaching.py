@@ -9,9 +9,10 @@ import pytest
 from qml_nb.errors import StorageUnavailable
 from qml_nb.servers import LocalServers
 from qml_nb.storage import RedisStorage, open_storage
-from tests.redis.places import SERVICE, free_port, port_without_answer, start_sentinel
-from tests.redis.verbs import exercise, work_once
+from tests.places import free_port, port_without_answer
+from tests.redis.places import SERVICE, start_sentinel
 from tests.servers.asking import ask
+from tests.verbs import exercise, work_once
 
 
 async def unavailable(url: str, **options: Any) -> str:

@@ -8,8 +8,8 @@ from redis.cluster import key_slot
 
 from qml_nb.servers import LocalServers
 from qml_nb.storage.storage import Storage
-from tests.redis.verbs import SCHEDULE, SERVER, exercise, traces
 from tests.servers.asking import ask
+from tests.verbs import SCHEDULE, SERVER, exercise, traces
 
 NOTHING: tuple[object, ...] = ([], {}, [], [], [], [])
 APART: list[tuple[dict[str, Any], dict[str, Any]]] = [

@@ -10,8 +10,8 @@ import pytest
 from qml_nb.errors import StorageUnavailable
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
-from tests.redis.places import certificate, speaking_tls
-from tests.redis.verbs import exercise
+from tests.places import certificate, speaking_tls
+from tests.verbs import exercise
 
 
 @pytest.fixture(scope="module")

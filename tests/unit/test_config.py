@@ -8,15 +8,38 @@ from typing import Any
 
 import pytest
 
-from qml_nb.config import MemoryConfig, Options, ServerConfig
+from qml_nb.config import MemoryConfig, Options, PostgresConfig, ServerConfig
 from qml_nb.errors import InvalidValue, UnknownOption
 from qml_nb.storage import MemoryStorage, open_storage
 
-KINDS = [MemoryConfig, ServerConfig]
+KINDS = [MemoryConfig, PostgresConfig, ServerConfig]
+FIRST = {MemoryConfig: [], PostgresConfig: ["database_url"], ServerConfig: ["server_name"]}
+"""What may stand without its name."""
+KEEPERS: list[type[Options]] = [MemoryConfig, PostgresConfig]
+TTLS = ("completed_job_ttl", "failed_job_ttl")
+WAITS = ("connect_timeout", "command_timeout", "max_lifetime")
+IDENTIFIERS = ("schema_name", "table_name")
+GOOD_URLS = [
+    "postgres://h",
+    "postgresql://",
+    "postgresql:///d?host=/run",
+    "postgresql://u:p%40@h:5432/d?sslmode=require",
+]
+GOOD_URLS += ["postgresql://u@[::1]:5432,h,g:1/d", "postgresql://u:p@w@h"]
 GOOD: list[tuple[type[Options], str, Any]] = [
-    *[(MemoryConfig, "max_jobs", value) for value in (1, 2**62, None)],
-    *[(MemoryConfig, "max_finished_jobs", value) for value in (0, 2**62, None)],
-    *[(MemoryConfig, ttl, value) for ttl in ("completed_job_ttl", "failed_job_ttl") for value in (0.001, 5.0, None)],
+    *[(kind, "max_jobs", value) for kind in KEEPERS for value in (1, 2**62, None)],
+    *[(kind, "max_finished_jobs", value) for kind in KEEPERS for value in (0, 2**62, None)],
+    *[(kind, ttl, value) for kind in KEEPERS for ttl in TTLS for value in (0.001, 5.0, None)],
+    *[(PostgresConfig, "database_url", url) for url in GOOD_URLS],
+    *[(PostgresConfig, "listen_dsn", url) for url in ("postgresql://h", None)],
+    *[(PostgresConfig, "max_connections", value) for value in (1, 10_000)],
+    *[(PostgresConfig, "min_connections", value) for value in (0, 20)],
+    *[(PostgresConfig, "statement_cache_size", value) for value in (0, 100_000)],
+    *[(PostgresConfig, name, 0.001) for name in (*WAITS, "idle_timeout")],
+    (PostgresConfig, "idle_timeout", 0.0),
+    *[(PostgresConfig, name, value) for name in IDENTIFIERS for value in ("a", "_a1", "x" * 40)],
+    *[(PostgresConfig, name, value) for name in ("auto_migrate", "require_ssl") for value in (True, False)],
+    *[(PostgresConfig, "synchronous_commit", value) for value in (True, False, None)],
     *[(ServerConfig, "server_name", value) for value in ("a", "ü" * 255)],
     *[(ServerConfig, count, value) for count in ("worker_count", "fetch_batch_size") for value in (1, 100_000)],
     *[(ServerConfig, name, 0.001) for name in ("polling_interval", "lease", "scheduler_poll_interval", "job_timeout")],
@@ -25,10 +48,23 @@ GOOD: list[tuple[type[Options], str, Any]] = [
     *[(ServerConfig, "queues", value) for value in ((), ("a",), ("b", "a"))],
 ]
 NO_SECONDS = [True, "5", float("nan"), float("inf"), -1, 1e300, [5]]
+NO_URLS = [5, b"postgresql://h", "", "h", "redis://h", "postgresql+asyncpg://h", "postgresql://h:port/d"]
+NO_URLS += ["postgresql://[::1/d", "postgresql://u:a/b@h/d", "postgresql://u@h,g:x/d"]
+NO_IDENTIFIERS = ["", None, 5, "A", "a-b", "1a", "a b", 'a"', "a.b", "ü", "x" * 41, "a\n"]
 BAD: list[tuple[type[Options], str, Any]] = [
-    *[(MemoryConfig, "max_jobs", value) for value in (0, -1, 1.0, "1", True, 2**62 + 1)],
-    *[(MemoryConfig, "max_finished_jobs", value) for value in (-1, 0.0, "0", False)],
-    *[(MemoryConfig, ttl, value) for ttl in ("completed_job_ttl", "failed_job_ttl") for value in (0, *NO_SECONDS)],
+    *[(kind, "max_jobs", value) for kind in KEEPERS for value in (0, -1, 1.0, "1", True, 2**62 + 1)],
+    *[(kind, "max_finished_jobs", value) for kind in KEEPERS for value in (-1, 0.0, "0", False)],
+    *[(kind, ttl, value) for kind in KEEPERS for ttl in TTLS for value in (0, *NO_SECONDS)],
+    *[(PostgresConfig, "database_url", value) for value in (None, *NO_URLS)],
+    *[(PostgresConfig, "listen_dsn", value) for value in NO_URLS],
+    *[(PostgresConfig, "max_connections", value) for value in (0, -1, 10_001, 2.5, "5", True, None)],
+    *[(PostgresConfig, "min_connections", value) for value in (-1, 21, 2.5, "5", True, None)],
+    *[(PostgresConfig, "statement_cache_size", value) for value in (-1, 100_001, 2.5, "5", True, None)],
+    *[(PostgresConfig, name, value) for name in WAITS for value in (0, None, *NO_SECONDS)],
+    *[(PostgresConfig, "idle_timeout", value) for value in (None, *NO_SECONDS)],
+    *[(PostgresConfig, name, value) for name in IDENTIFIERS for value in NO_IDENTIFIERS],
+    *[(PostgresConfig, name, value) for name in ("auto_migrate", "require_ssl") for value in (1, "yes", None)],
+    *[(PostgresConfig, "synchronous_commit", value) for value in (1, "off")],
     *[(ServerConfig, "server_name", value) for value in ("", None, 5, "a\0", "x" * 256)],
     *[
         (ServerConfig, name, value)
@@ -66,9 +102,11 @@ def test_every_option_has_a_good_and_a_bad_value_here(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_option_is_explained(kind: Any) -> None:
-    explained = re.findall(r"^ {4}(\w+): ", inspect.getdoc(kind) or "", re.MULTILINE)
+    explained = re.findall(r"^ {4}(\w+(?:, \w+)*): ", inspect.getdoc(kind) or "", re.MULTILINE)
 
-    assert explained == [field.name for field in dataclasses.fields(kind)]
+    assert [name for names in explained for name in names.split(", ")] == [
+        field.name for field in dataclasses.fields(kind)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +114,9 @@ def test_every_option_is_explained(kind: Any) -> None:
     [
         (MemoryConfig, "max_job", "max_jobs"),
         (MemoryConfig, "ttl_completed_job", "completed_job_ttl"),
+        (PostgresConfig, "max_connection", "max_connections"),
+        (PostgresConfig, "table", "table_name"),
+        (PostgresConfig, "ssl", "require_ssl"),
         (ServerConfig, "worker_cout", "worker_count"),
         (ServerConfig, "queue", "queues"),
     ],
@@ -102,7 +143,7 @@ def test_options_do_not_change_and_survive_copying(kind: Any) -> None:
 def test_options_are_given_by_name(kind: Any) -> None:
     by_position = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
 
-    assert by_position == (["server_name"] if kind is ServerConfig else [])
+    assert by_position == FIRST[kind]
 
 
 def test_whole_seconds_become_floats_and_queues_a_tuple() -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from qml_nb.config import PostgresConfig
 
 
-def encryption(config: PostgresConfig) -> dict[str, Any]:
-    """Return asyncpg's word for `require_ssl`."""
-    if not config.require_ssl:
-        return {}
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # as libpq's sslmode=require: encrypted
-    return {"ssl": context}
+def encryption(config: PostgresConfig, url: str) -> dict[str, Any]:
+    """Return asyncpg's word for `require_ssl`; a URL that wants the certificate checked goes further, and counts."""
+    asked = parse_qs(urlsplit(url).query).get("sslmode", [""])[-1]
+    return {"ssl": "require"} if config.require_ssl and not asked.startswith("verify-") else {}

@@ -11,7 +11,8 @@ import asyncpg
 
 from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.listener import Listener
-from qml_nb.storage.postgres.unavailable import ANSWERS, CONFLICTS, FAULTS, unavailable
+from qml_nb.storage.postgres.outlive import Outliving
+from qml_nb.storage.postgres.unavailable import ANSWERS, CONFLICTS, FAULTS, all_in_use, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -47,6 +48,8 @@ class Link:
         self.config, self._names = config, names
         self.listener = Listener(config, names.channel, self._message, self._notify, is_deaf)
         self._pool: Any = None
+        self.outliving = Outliving()
+        self._is_read_committed = True
         self._keeper = self._until_shutdown()
         self.is_open = asyncio.Event()
         """Set once opening it has ended, well or not."""
@@ -66,13 +69,14 @@ class Link:
             max_cached_statement_lifetime=0,
             reset=_keep,
             connection_class=Connection,
-            **encryption(config),
+            **encryption(config, config.database_url),
         )
         try:
             async with asyncio.timeout(config.connect_timeout):
                 await self._pool
         except FAULTS as error:
             raise unavailable(error, config, opening=True) from error
+        self._is_read_committed = (await self.fetch("show transaction_isolation"))[0][0] == "read committed"
 
     async def _until_shutdown(self) -> AsyncGenerator[None, None]:
         """Close when the event loop shuts down its asynchronous generators, if nobody has before."""
@@ -86,7 +90,7 @@ class Link:
 
         async def run() -> Sequence[Any]:
             async with self.connection() as connection:
-                rows: Sequence[Any] = await connection.fetch(statement, *arguments)
+                rows: Sequence[Any] = await self._run(connection, statement, arguments)
                 return rows
 
         return await self.again_in_conflict(run)
@@ -104,7 +108,7 @@ class Link:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """Give a connection with a transaction open, for as long as the block takes."""
-        async with self.connection() as connection, connection.transaction():
+        async with self.connection() as connection, connection.transaction(isolation="read_committed"):
             yield connection
 
     @asynccontextmanager
@@ -112,20 +116,27 @@ class Link:
         """Give a connection of the pool, for as long as the block takes. What it refuses is said as `unavailable` says it."""
         opening = True
         try:
-            connection = await self._pool.acquire(timeout=self.config.connect_timeout)
+            connection = await self._acquire()
             opening = False
             try:
                 yield connection
-            except BaseException as error:
-                if not isinstance(error, asyncpg.PostgresError):
-                    _drop(connection)  # it may still be busy with what nobody waits for any more
+            except BaseException:
+                self._withdraw(connection)
                 raise
-            finally:
-                await self._give_back(connection)
+            await self._give_back(connection)
         except FAULTS as error:
             if isinstance(error, ANSWERS) or getattr(error, "sqlstate", "") == FULL:
                 raise
+            if opening and isinstance(error, TimeoutError) and self._pool.get_size() == self.config.max_connections:
+                raise all_in_use(self.config) from None
             raise unavailable(error, self.config, opening=opening) from error
+
+    async def _run(self, connection: Any, statement: str, arguments: Sequence[Any]) -> Any:
+        """Run it where each step sees what was committed before it, on which the functions rely."""
+        if self._is_read_committed:
+            return await connection.fetch(statement, *arguments)
+        async with connection.transaction(isolation="read_committed"):
+            return await connection.fetch(statement, *arguments)
 
     async def _message(self, number: int) -> bytes | None:
         message: bytes | None = (await self.fetch(self._names.call("message", "message", 1), number))[0][0]
@@ -140,6 +151,20 @@ class Link:
             _drop(connection)
         await self._pool.release(connection)
 
+    async def _acquire(self) -> Any:
+        acquiring = self._pool.acquire(timeout=self.config.connect_timeout)
+        if self._pool.get_idle_size():  # it is there: no task, since nothing will be waited for
+            return await acquiring
+        return await self.outliving.wait_for(_awaited(acquiring), self._withdraw)
+
+    def _withdraw(self, connection: Any) -> None:
+        """Have the server told that nobody waits any more, and the connection given back, by a task of its own."""
+        self.outliving.start(self._calm(connection))
+
+    async def _calm(self, connection: Any) -> None:
+        with suppress(*FAULTS):
+            await self._pool.release(connection, timeout=self.config.command_timeout)
+
     async def close(self) -> None:
         """Let go of all connections."""
         await self.listener.close()
@@ -149,8 +174,13 @@ class Link:
                     await self._pool.close()
             except FAULTS:
                 self._pool.terminate()
+        await self.outliving.close()
 
 
 def _drop(connection: Any) -> None:
     with suppress(asyncpg.InterfaceError):
         connection.terminate()
+
+
+async def _awaited(acquiring: Awaitable[Any]) -> Any:
+    return await acquiring

@@ -12,6 +12,7 @@ import asyncpg
 
 from qml_nb.errors import StorageError, StorageUnavailable
 from qml_nb.storage.postgres.encryption import encryption
+from qml_nb.storage.postgres.outlive import Outliving
 from qml_nb.storage.postgres.unavailable import FAULTS, unavailable
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Listener:
         self._proof: asyncio.Task[None] | None = None
         self._connection: Any = None
         self._opening = asyncio.Lock()
+        self._outliving = Outliving()
         self._closed = False
         self.waiters: dict[Waiter, None] = {}
         self.inboxes: dict[str, list[Inbox]] = {}
@@ -62,6 +64,10 @@ class Listener:
 
     async def listen(self) -> None:
         """Return once whatever is committed from now on is heard, if anything is."""
+        if self._connection is None or self._connection.is_closed():
+            await self._outliving.wait_for(self._listen(), lambda _: None)
+
+    async def _listen(self) -> None:
         async with self._opening:
             if self._connection is not None and not self._connection.is_closed():
                 return
@@ -85,12 +91,14 @@ class Listener:
                 timeout=config.connect_timeout,
                 command_timeout=config.command_timeout,
                 statement_cache_size=0,
-                **encryption(config),
+                **encryption(config, url),
             )
             await connection.add_listener(self._channel, self._hear)
-        except FAULTS as error:
+        except BaseException as error:
             if connection is not None:
                 connection.terminate()
+            if not isinstance(error, FAULTS):
+                raise
             raise unavailable(error, config, opening=True, url=url) from error
         return connection
 
@@ -184,6 +192,7 @@ class Listener:
         self._closed = True
         for waiter in list(self.waiters):
             self._wake(waiter, "")
+        await self._outliving.close()
         if self._proof is not None:
             self._proof.cancel()
             await asyncio.wait([self._proof])

@@ -28,7 +28,11 @@ async def postgres_connection(config: PostgresConfig) -> AsyncIterator[Any]:
     Raises:
         StorageUnavailable: the server can't be reached, or a statement of the block failed.
     """
-    options = {"timeout": config.connect_timeout, "command_timeout": config.command_timeout, **encryption(config)}
+    options = {
+        "timeout": config.connect_timeout,
+        "command_timeout": config.command_timeout,
+        **encryption(config, config.database_url),
+    }
     try:
         connection = await asyncpg.connect(config.database_url, statement_cache_size=0, **options)
     except FAULTS as error:

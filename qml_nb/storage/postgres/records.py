@@ -115,6 +115,10 @@ class PostgresRecords:
                 return link
         with self._links_lock:
             link = self._links[loop] = Link(self.config, self._names, self._is_deaf)
+        await link.outliving.wait_for(self._open(loop, link), lambda _: None)
+        return link
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, link: Link) -> None:
         try:
             await link.open()
         except BaseException:
@@ -123,7 +127,6 @@ class PostgresRecords:
             raise
         finally:
             link.is_open.set()
-        return link
 
     async def _rows(self, verb: str, columns: str, *arguments: Any) -> Sequence[Any]:
         """Call a function of the database, and return these columns of what it returns."""

@@ -51,7 +51,7 @@ class ConnectionLost(StorageUnavailable):
 
 def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool, url: str = "") -> StorageUnavailable:
     """Return what to raise for an error of asyncpg or of the system; while opening nothing was sent yet."""
-    name, why = without_password(url or config.database_url), str(error).rstrip(".") or type(error).__name__
+    name, why = without_password(url or config.database_url), _why(error)
     if isinstance(error, TimeoutError):
         if opening:
             return StorageUnavailable(
@@ -78,3 +78,17 @@ def _is_mixed_up(error: BaseException) -> bool:
     if isinstance(error, asyncpg.ProtocolViolationError):  # there it is another one of that name
         return "prepared statement" in str(error)
     return isinstance(error, _PREPARED)
+
+
+def all_in_use(config: PostgresConfig) -> StorageUnavailable:
+    """Return what to raise where the server is there, and no connection was free in time."""
+    name, limit = without_password(config.database_url), config.max_connections
+    return StorageUnavailable(
+        f"all max_connections={limit} to {name} were in use for {config.connect_timeout:g} s (connect_timeout); raise one of the two"
+    )
+
+
+def _why(error: BaseException) -> str:
+    """Return its message in one line: the server's hints and details would stand below it."""
+    text = str(error.args[0] if isinstance(error, asyncpg.PostgresError) and error.args else error)
+    return text.rstrip(".") or type(error).__name__
