@@ -104,7 +104,7 @@ class Listener:
                 async with asyncio.timeout(_OVERDUE):
                     await self._arrived.wait()
             except TimeoutError:
-                if not connection.is_closed():
+                if not (self._arrived.is_set() or connection.is_closed()):
                     self.hears = False
                     self._is_deaf()
             except StorageError:
