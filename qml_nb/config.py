@@ -168,7 +168,9 @@ class PostgresConfig(Retention):
             share a database and nothing else.
         auto_migrate: whether to make or update tables and functions when they are not of this version.
         require_ssl: whether to refuse to talk without encryption.
-        listen_dsn: the URL for LISTEN where `database_url` leads to a pooler; None for the same.
+        listen_dsn: the URL for LISTEN where `database_url` leads to a pooler; None for the same. Behind PgBouncer in
+            transaction mode nothing is heard by the same: then a warning is logged, whoever waits looks for work every
+            0.02 to 0.25 s, and subscribers hear nothing. `storage.backend.hears` tells.
         statement_cache_size: how many prepared statements a connection keeps; 0 behind PgBouncer in transaction mode.
         synchronous_commit: whether a commit is on disk before it is answered; None for what the server says.
         max_jobs: the most unfinished jobs at a time, else `CapacityExceeded`; None for no bound.

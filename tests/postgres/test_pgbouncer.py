@@ -16,7 +16,7 @@ from qml_nb.storage.storage import Storage
 from tests.contract.states import claim, ids, put
 from tests.places import certificate
 from tests.postgres.pooler import pgbouncer
-from tests.postgres.waiting import waits
+from tests.postgres.waiting import known, waits
 
 LONG = 30.0
 """Seconds that no wait in these tests takes."""
@@ -48,14 +48,6 @@ async def behind(pooled: str, connect: Any) -> Storage:
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What storages have warned of so far."""
     return [record.message for record in caplog.records if record.name == "qml_nb.storage"]
-
-
-async def known(storage: Storage) -> bool:
-    """Whether notifications arrive, once that is known."""
-    async with asyncio.timeout(LONG):
-        while storage.backend.hears is None:
-            await asyncio.sleep(0.01)
-    return storage.backend.hears
 
 
 async def woken(task: asyncio.Task[bool]) -> bool:
@@ -169,17 +161,6 @@ async def test_with_listen_dsn_waiting_is_woken(pooled, connect, url, caplog) ->
     assert warnings(caplog) == []
 
 
-async def test_where_wake_ups_arrive_nobody_looks_for_work(storage, direct, schema) -> None:
-    waiting = asyncio.create_task(storage.wait(timeout=1.0))
-    assert await known(storage) is True
-    await asyncio.sleep(0.1)
-    await direct.execute(f"""insert into {schema}.qml_jobs
-        (id, queue, method, priority, max_retries, created_ts, args, kwargs, metadata, state)
-        values (gen_random_uuid(), 'q', 'm', 0, 0, 0, '[]', '{{}}', '{{}}', 0)""")
-    assert await waiting is False
-    assert await storage.wait(timeout=0) is True
-
-
 async def test_without_listen_dsn_who_subscribes_is_told_that_nothing_will_be_heard(behind, caplog) -> None:
     messages = await behind.subscribe("news")
     await behind.publish("news", b"hello")
@@ -196,12 +177,6 @@ async def test_with_listen_dsn_messages_arrive(pooled, connect, url, caplog) -> 
         await storage.publish("news", message)
     assert [await asyncio.wait_for(anext(messages), 10) for _ in sent] == sent
     assert warnings(caplog) == []
-
-
-async def test_a_listen_dsn_that_leads_nowhere_is_named(connect, url) -> None:
-    storage = await connect(url, listen_dsn="postgresql://joe:secret@127.0.0.1:9/nowhere", command_timeout=0.1)
-    with pytest.raises(StorageUnavailable, match=r"no connection to postgresql://joe:\*\*\*@127\.0\.0\.1:9/nowhere"):
-        await storage.wait(timeout=0)
 
 
 async def test_who_requires_encryption_does_not_listen_without(start_pooler, connect, url, tmp_path: Path) -> None:

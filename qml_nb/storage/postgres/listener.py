@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from qml_nb.errors import StorageError, StorageUnavailable
+from qml_nb.errors import StorageClosed, StorageError
 from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.outlive import Outliving
 from qml_nb.storage.postgres.unavailable import FAULTS, unavailable
@@ -84,23 +84,23 @@ class Listener:
     async def _connect(self) -> Any:
         config = self._config
         url = config.listen_dsn or config.database_url
-        connection = None
+        limits = {"timeout": config.connect_timeout, "command_timeout": config.command_timeout}
         try:
-            connection = await asyncpg.connect(
-                url,
-                timeout=config.connect_timeout,
-                command_timeout=config.command_timeout,
-                statement_cache_size=0,
-                **encryption(config, url),
-            )
-            await connection.add_listener(self._channel, self._hear)
-        except BaseException as error:
-            if connection is not None:
-                connection.terminate()
-            if not isinstance(error, FAULTS):
-                raise
+            connection = await asyncpg.connect(url, statement_cache_size=0, **limits, **encryption(config, url))
+            await self._begin(connection)
+        except FAULTS as error:
             raise unavailable(error, config, opening=True, url=url) from error
         return connection
+
+    async def _begin(self, connection: Any) -> None:
+        try:
+            await connection.add_listener(self._channel, self._hear)
+        except BaseException:
+            connection.terminate()
+            raise
+        if self._closed:
+            connection.terminate()
+            raise StorageClosed
 
     async def _prove(self, connection: Any) -> None:
         """Find out whether anything arrives: a pooler takes LISTEN, and then keeps what comes to itself."""
@@ -110,7 +110,7 @@ class Listener:
                 async with asyncio.timeout(_OVERDUE):
                     await self._arrived.wait()
             except TimeoutError:
-                if not connection.is_closed():
+                if not (self._arrived.is_set() or connection.is_closed()):
                     self.hears = False
                     self._is_deaf()
             except StorageError:
@@ -135,7 +135,7 @@ class Listener:
 
     async def _until_it_listens(self) -> None:
         while not self._closed and (self._connection is None or self._connection.is_closed()):
-            with suppress(StorageUnavailable):
+            with suppress(StorageError):
                 await self.listen()
             await asyncio.sleep(_PAUSE)
 
