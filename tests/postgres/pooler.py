@@ -11,7 +11,7 @@ import pytest
 
 from qml_nb.servers.children import ChildProcesses
 from qml_nb.servers.postgres import PostgresSettings
-from tests.redis.places import free_port
+from tests.places import free_port
 from tests.servers.asking import until
 
 SETTINGS = {
