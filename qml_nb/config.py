@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
-_POSTGRES_URL = re.compile(r"postgres(ql)?://")
+_HOST = r"(\[[^][@/?#]+\]|[^][:@/?#,]*)(:\d+)?"
+_POSTGRES_URL = re.compile(rf"postgres(ql)?://([^@/?#]*@)?{_HOST}(,{_HOST})*(/[^?#]*)?(\?([^=&#]+=[^&#]*(&|$))*)?")
+"""As asyncpg reads it. What it can't read would end in an error of its own, with parts of the password in it."""
 
 
 class Options:
@@ -215,9 +217,10 @@ class PostgresConfig(Retention):
                 raise InvalidValue(name, "to be a plain lower-case name", value, remedy)
         for name in ("database_url", "listen_dsn"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and _POSTGRES_URL.match(value)):
+            if value is not None and not (isinstance(value, str) and _POSTGRES_URL.fullmatch(value)):
                 shown = without_password(value) if isinstance(value, str) else value
-                raise InvalidValue(name, "to be a URL", shown, "write postgresql://user@host:5432/database")
+                remedy = "write postgresql://user@host:5432/database, with @ / ? # in a password as %40 %2F %3F %23"
+                raise InvalidValue(name, "to be a URL", shown, remedy)
 
     def __repr__(self) -> str:
         """Show what differs from the default, and no password."""
