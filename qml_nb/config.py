@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
-_HOST = r"(\[[^\[\]]*\]|[^\[\]:@,/?#]*)(:\d{1,5})?"
-_POSTGRES_URL = re.compile(rf"postgres(ql)?://([^/?#]*@)?{_HOST}(,{_HOST})*([/?#].*)?", re.DOTALL)
+_HOST = r"(\[[^][@/?#]+\]|[^][:@/?#,]*)(:\d+)?"
+_POSTGRES_URL = re.compile(rf"postgres(ql)?://([^@/?#]*@)?{_HOST}(,{_HOST})*(/[^?#]*)?(\?([^=&#]+=[^&#]*(&|$))*)?")
+"""As asyncpg reads it. What it can't read would end in an error of its own, with parts of the password in it."""
 
 
 class Options:
@@ -228,7 +229,8 @@ class PostgresConfig(Retention):
 def _check_postgres_url(name: str, value: object) -> None:
     if not isinstance(value, str) or not _POSTGRES_URL.fullmatch(value):
         shown = without_password(value) if isinstance(value, str) else value
-        raise InvalidValue(name, "to be a URL", shown, "write postgresql://user@host:5432/database")
+        remedy = "write postgresql://user@host:5432/database, with @ / ? # in a password as %40 %2F %3F %23"
+        raise InvalidValue(name, "to be a URL", shown, remedy)
 
 
 def without_password(url: str) -> str:

@@ -104,7 +104,7 @@ def main(directory: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     watched = [line.rstrip("\n").partition(" ") for line in sys.stdin]
     _kill([(int(pid), born) for pid, _, born in watched])
-    shutil.rmtree(directory, ignore_errors=True)
+    _remove(Path(directory))
 
 
 def _kill(watched: list[tuple[int, str]]) -> None:
@@ -119,6 +119,15 @@ def _kill(watched: list[tuple[int, str]]) -> None:
             for child in offspring:
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
+        sleep(_PAUSE)
+
+
+def _remove(directory: Path) -> None:
+    """Remove it for good: a program that the owner waited for, as initdb, may have been writing there, and ends soon."""
+    for _ in range(_ROUNDS):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
         sleep(_PAUSE)
 
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from socket import create_connection
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
-from redis import Redis
 
+from qml_nb import JobState, Storage, open_storage
 from qml_nb.servers import LocalServers
+from qml_nb.storage.sync import run_sync
 from tests.browser.notebook import KERNEL, Notebook
+from tests.widgets.page import until
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.browser.conftest import Open
@@ -23,6 +28,23 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 ROOM = "from qml_widgets import ControlRoom\nroom = ControlRoom()\nroom"
 THREADS = "import os, threading\nos.getpid(), sorted(t.name for t in threading.enumerate())"
+
+
+def stored(url: str) -> Mapping[JobState, int]:
+    """How many jobs a storage has by state, asked for from another process than the room's."""
+    storage: Storage = run_sync(open_storage(url))
+    counts: Mapping[JobState, int] = storage.sync.get_job_counts()
+    storage.sync.close()
+    return counts
+
+
+def is_listening(url: str) -> bool:
+    address = urlsplit(url)
+    try:
+        create_connection((address.hostname, address.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def with_room(open_in_lab: Open, *cells: str) -> Notebook:
@@ -145,16 +167,20 @@ def test_a_notebook_that_papermill_ran_shows_the_last_picture_without_a_kernel(o
     assert notebook.page.evaluate("Math.max(...document.querySelector('.js-plotly-plot').data[1].y)") > 100
 
 
-def test_one_click_takes_the_running_room_to_a_redis_of_its_own(open_in_lab: Open) -> None:
+@pytest.mark.parametrize(
+    ("local", "address"),
+    [("local Redis", "redis://127.0.0.1:"), ("local PostgreSQL", "postgresql://postgres@127.0.0.1:")],
+)
+def test_one_click_takes_the_room_to_a_server_of_its_own(open_in_lab: Open, local: str, address: str) -> None:
     notebook = open_in_lab("00_control_room.ipynb")
     notebook.run(1)  # the parameters; cells of text count too
     notebook.run(3)
     notebook.room(".js-plotly-plot .main-svg").first.wait_for()
     where = notebook.room(".qml-where").first
     assert "in this kernel" in where.inner_text()
-    notebook.press("local Redis")
-    notebook.room(".qml-where").get_by_text("redis://127.0.0.1:").wait_for()
-    assert notebook.page.get_by_role("button", name="local Redis", pressed=True).count() == 1
+    notebook.press(local)
+    notebook.room(".qml-where").get_by_text(address).wait_for()
+    assert notebook.page.get_by_role("button", name=local, pressed=True).count() == 1
     notebook.press("Start")
     notebook.wait_for_curve("done", "> 200")
     succeeded = notebook.room("[data-state=succeeded] .qml-many")
@@ -164,10 +190,12 @@ def test_one_click_takes_the_running_room_to_a_redis_of_its_own(open_in_lab: Ope
     notebook.press("Stop")
     notebook.wait_for_curve("busy", "=== 0")
     notebook.wait_for_curve("done", "=== 0")
-    with Redis.from_url(where.inner_text()) as server:
-        stored = {field[:1]: int(many) for field, many in server.hgetall("{qml}:counts").items()}
-    assert succeeded.inner_text().replace(",", "") == str(sum(stored.values()) - stored.get(b"0", 0))
+    url = where.inner_text()
+    assert succeeded.inner_text().replace(",", "") == str(stored(url)[JobState.SUCCEEDED])
     assert not notebook.room(".qml-troubles p").count()
+    notebook.page.evaluate(f"{KERNEL}.restart()")
+    until(lambda: not is_listening(url), "the end of the server")
+    notebook.wait_for_status("idle")
 
 
 def test_a_url_is_typed_and_what_is_wrong_with_it_is_said(open_in_lab: Open) -> None:
@@ -187,6 +215,7 @@ def test_a_url_is_typed_and_what_is_wrong_with_it_is_said(open_in_lab: Open) -> 
         notebook.press("Connect")
         notebook.page.get_by_role("button", name="URL…", pressed=True).wait_for()
         assert not notebook.page.get_by_label("storage URL").is_visible()
+        assert not notebook.page.get_by_label("storage URL").input_value()
         notebook.press("Start")
         notebook.wait_for_curve("done", "> 200")
     notebook.room(".qml-state").get_by_text("storage away").wait_for()

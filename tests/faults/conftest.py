@@ -50,7 +50,9 @@ def is_ours(context: dict[str, Any]) -> bool:
 async def connect() -> AsyncIterator[Connect]:
     """Makes storages; after the test they are closed, and nothing may have gone wrong beside it."""
     prefix, wrong = f"faults-{uuid4().hex}", []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context) if is_ours(context) else None)
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: wrong.append(context) if is_ours(context) else None
+    )
     async with AsyncExitStack() as stack:
 
         def new(url: str, **options: Any) -> Storage:

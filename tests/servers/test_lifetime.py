@@ -30,6 +30,13 @@ other.kill()
 other.restart()
 print(server.pid, other.pid, servers._children._reaper._process.pid, servers.directory, flush=True)
 """
+WRITER = """
+import os, time
+end, number = time.monotonic() + 1, 0
+while time.monotonic() < end:
+    os.close(os.open(str(number), os.O_CREAT))
+    number += 1
+"""
 COMMAND = [
     sys.executable,
     "-W",
@@ -142,6 +149,20 @@ def test_a_cluster_that_is_stopped_as_it_forms_says_so() -> None:
     servers.stop()
     thread.join(30)
     assert [type(error) for error in raised] == [LocalServersStopped]
+
+
+def test_what_a_program_still_writes_when_its_owner_is_killed_goes_too() -> None:
+    script = (
+        "import subprocess\n"
+        "late = servers.directory / 'late'\n"
+        "late.mkdir()\n"
+        f"subprocess.run([sys.executable, '-c', {WRITER!r}], cwd=late, start_new_session=True)"
+    )
+    with owner(script) as (process, left):
+        until((left.directory / "late" / "0").exists)
+        process.kill()
+        until(lambda: not left.processes)
+        assert not left.directory.exists()
 
 
 @pytest.mark.parametrize("end", ["", "sys.exit(3)", "1 / 0", "servers.stop()", "os._exit(0)"])

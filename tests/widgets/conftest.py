@@ -8,6 +8,7 @@ from typing import Any
 import comm
 import pytest
 
+from qml_nb.servers import LocalServer, LocalServers
 from qml_widgets import ControlRoom
 from tests.widgets.page import Page
 
@@ -43,3 +44,16 @@ def new_room(page: Page) -> Iterator[Rooms]:
 def room(new_room: Rooms) -> ControlRoom:
     """A control room at its defaults: 300 sleeps of 10 ms a second, 4 slots."""
     return new_room()
+
+
+@pytest.fixture(params=["local Redis", "local PostgreSQL"])
+def local(request: pytest.FixtureRequest) -> str:
+    """What the menu calls a server of the room's own."""
+    return str(request.param)
+
+
+@pytest.fixture(params=["redis", "postgres"])
+def server(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
+    """A server of the test's own, to be killed and frozen; durable, so that its tables outlive that."""
+    with LocalServers() as servers:
+        yield servers.server(getattr(servers, request.param)(durable=True))

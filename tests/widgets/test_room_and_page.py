@@ -260,7 +260,7 @@ def test_what_ends_the_pool_the_load_or_a_burst_is_shown(new_room: Rooms) -> Non
     room.burst(5)
     for words in (f"load: StorageError: no jobs today {HOSTILE}", "pool: StorageError: no servers", "burst: Storage"):
         until(lambda words=words: words in troubles(room), words)  # type: ignore[misc]
-    assert room._panel.facts["pool"] == "failed"
+    until(lambda: room._panel.facts["pool"] == "failed", "the state")
     assert not room.is_running
 
 

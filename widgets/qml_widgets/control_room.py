@@ -112,11 +112,12 @@ class ControlRoom(Box):
         self._refresher.poke()
 
     def use_storage(self, where: str | Storage) -> Future[Storage]:
-        """Go over to another storage: "memory", "local Redis", any URL of `open_storage`, or a `Storage` of one's own.
+        """Go over to another storage: "memory", "local Redis", "local PostgreSQL", any URL, or a `Storage`.
 
         Returns at once. What runs goes on where it is until the new storage answers, and for good if it does not;
-        `result()` of what is returned waits for it, and raises why not. What the old storage holds stays there. A "local
-        Redis" is started for this room and ends with it; `from code` names the last storage that code gave.
+        `result()` of what is returned waits for it, and raises why not. What the old storage holds stays there. A local
+        server is started for this room and ends with it; "from code" names the last storage that code gave; a URL is one
+        of `open_storage`.
         """
         self._rig.check_open()
         return self._switch.to(where)

@@ -1,4 +1,4 @@
-"""`Storages`: the storages that a room may use, those that it makes, and the throw-away Redis behind one of them."""
+"""`Storages`: the storages that a room may use, and those that it makes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from qml_nb import MemoryStorage, open_storage
 from qml_nb.config import without_password
-from qml_nb.errors import InvalidValue, StorageClosed
+from qml_nb.errors import StorageClosed
 from qml_nb.job import LIVE
-from qml_nb.servers import LocalServers
 from qml_nb.storage.sync import run_sync
+from qml_widgets.local import KINDS, Local
 
 if TYPE_CHECKING:
     from qml_nb import Storage
 
 MEMORY: Final = "memory"
-LOCAL: Final = "local Redis"
 GIVEN: Final = "from code"
 URL: Final = "URL"
 _PATIENCE: Final = 2.0
@@ -28,23 +27,21 @@ _PATIENCE: Final = 2.0
 class Storages:
     """Opens storages by what the menu calls them, or by URL, and closes those that it opened; never one that was given.
 
-    Memory is kept for as long as the room is there, and so is the local Redis: who chooses one again finds the jobs that
-    were left. All methods may take a while, and may be called from any thread but the toolkit's own.
+    Memory is kept for as long as the room is there, and so are the local servers: who chooses one again finds the jobs
+    that were left. All methods may take a while, and may be called from any thread but the toolkit's own.
     """
 
     def __init__(self, given: Storage | None) -> None:
         self.given = given
+        self.local = Local()
         self._memories: dict[str, Storage] = {}
         self._opened: set[Storage] = set()
-        self._lock, self._starting = Lock(), Lock()
-        self._servers: LocalServers | None = None
-        self._local_url = ""
-        self._closed = False
+        self._lock = Lock()
 
     @property
     def choices(self) -> list[str]:
         """What there is to choose from, any URL apart."""
-        return [*([GIVEN] if self.given is not None else []), MEMORY, LOCAL]
+        return [*([GIVEN] if self.given is not None else []), MEMORY, *KINDS]
 
     def memory(self, url: str = "memory://") -> Storage:
         """Return the room's own memory; a URL may give it a bound."""
@@ -63,35 +60,17 @@ class Storages:
             return self.given
         if wish == MEMORY or wish.startswith("memory:"):
             return self.memory("memory://" if wish == MEMORY else wish)
-        storage: Storage = run_sync(open_storage(self.local() if wish == LOCAL else wish))
+        storage: Storage = run_sync(open_storage(self.local.start(wish) if wish in KINDS else wish))
         with self._lock:
             self._opened.add(storage)
         return storage
 
-    def local(self) -> str:
-        """Start the local Redis, unless it runs, and return its URL."""
-        with self._starting:
-            if self._closed:
-                raise InvalidValue("control room", "to be open", "a closed one", "make a new ControlRoom()")
-            self._servers = self._servers or LocalServers()
-            if not self._local_url:
-                self._local_url = self._servers.redis()
-            elif not self._servers.server(self._local_url).is_running:
-                self._servers.server(self._local_url).restart()
-            return self._local_url
-
-    @property
-    def local_has_ended(self) -> bool:
-        """Whether the local Redis was started, and is gone."""
-        servers, url = self._servers, self._local_url
-        return bool(servers and url and not servers.server(url).is_running)
-
     def leave(self, storage: Storage) -> str:
         """Let go of a storage, and say what stays there; "" for nothing."""
         name = name_of(storage)
-        is_local = bool(self._local_url) and name == self._local_url
-        is_kept = is_local or storage is self.given or storage in self._memories.values()
-        said = _what_stays(storage, "the local Redis" if is_local else name, is_kept=is_kept)
+        choice = self.local.choice_of(name)
+        is_kept = bool(choice) or storage is self.given or storage in self._memories.values()
+        said = _what_stays(storage, f"the {choice}" if choice else name, is_kept=is_kept)
         self.drop(storage)
         return said
 
@@ -105,16 +84,12 @@ class Storages:
                 run_sync(asyncio.wait_for(storage.close(), _PATIENCE))
 
     def close(self) -> None:
-        """Close all that was opened here, and end the local Redis. What memory holds stays for who has a hold of it."""
+        """Close all that was opened here, and end the local servers. What memory holds stays for who has a hold of it."""
         with self._lock:
-            self._closed, opened = True, list(self._opened)
+            opened = list(self._opened)
         for storage in opened:
             self.drop(storage)
-        if self._servers is not None:
-            self._servers.stop()  # which also ends a start that hangs
-        with self._starting:
-            if self._servers is not None:
-                self._servers.stop()
+        self.local.close()
 
 
 def name_of(storage: Storage) -> str:
@@ -125,7 +100,8 @@ def name_of(storage: Storage) -> str:
     """
     if storage.closed:
         return "a closed storage"
-    url = getattr(getattr(storage.backend, "config", None), "url", None)
+    config = getattr(storage.backend, "config", None)
+    url = getattr(config, "url", None) or getattr(config, "database_url", None)
     return without_password(url) if isinstance(url, str) else storage.backend.name
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qml_nb import QMLError, Storage
 from qml_nb.config import without_password
-from qml_nb.errors import InvalidValue
-from qml_widgets.storages import GIVEN, LOCAL, MEMORY, URL, Storages, name_of
+from qml_nb.errors import InvalidValue, LocalServerFailed
+from qml_widgets.local import KINDS, by_mouse, ended, starting
+from qml_widgets.storages import GIVEN, MEMORY, URL, Storages, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,8 @@ class Switch:
         if isinstance(wish, Storage):
             self._storages.given, wish = wish, GIVEN
         if not isinstance(wish, str):
-            raise InvalidValue("storage", "to be a name, a URL or a Storage", wish, f"write {LOCAL!r}")
+            names = ", ".join(map(repr, (MEMORY, *KINDS)))
+            raise InvalidValue("storage", "to be a name, a URL or a Storage", wish, f"write {names} or a URL")
         wish = wish.strip()
         with self._lock:
             self._newest += 1
@@ -76,11 +78,15 @@ class Switch:
     def troubles(self) -> list[str]:
         """Why the last wish failed, and that the storage in use is away, in words."""
         error = self._rig.monitor.error if self._rig.monitor.is_running else None
-        if error is not None and self._wish == LOCAL and self._storages.local_has_ended:
-            away = [f"The local Redis has ended, and its jobs with it. Choose “{LOCAL}” again to start a new one."]
+        if error is not None and self._storages.local.has_ended(self._wish):
+            away = [ended(self._wish)]
         else:
             away = [f"The storage is away: {_clause(error)}. The room goes on when it is back."] if error else []
-        return away + ([f"{self._error} The room stays with {self._where}."] if self._error else [])
+        return away + ([f"{self._error} The room stays with {self._here}."] if self._error else [])
+
+    @property
+    def _here(self) -> str:
+        return f"the {self._wish}" if self._wish in KINDS else self._where
 
     # -- in a thread of its own
 
@@ -96,8 +102,8 @@ class Switch:
     def _opened(self, wish: str) -> Storage:
         if wish != self._wish:
             return self._storages.open(wish)
-        if wish == LOCAL:
-            self._storages.local()
+        if wish in KINDS:
+            self._storages.local.start(wish)
         elif wish == GIVEN:
             return self._storages.open(wish)
         return self._rig.storage
@@ -141,7 +147,9 @@ class Switch:
 
 
 def _progress(wish: str) -> str:
-    return {MEMORY: "", GIVEN: "", LOCAL: "starting Redis…"}.get(wish, f"connecting to {without_password(wish)}…")
+    if wish in KINDS:
+        return starting(wish)
+    return "" if wish in (MEMORY, GIVEN) else f"connecting to {without_password(wish)}…"
 
 
 def _clause(error: Exception) -> str:
@@ -150,5 +158,14 @@ def _clause(error: Exception) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    text = str(error).replace("start a server with LocalServers().redis()", f"choose “{LOCAL}”") or type(error).__name__
-    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+    """Return what an error says as one line for a page. A name or an address at its start stays as it is."""
+    text = by_mouse(_one_line(error)).rstrip(".") or type(error).__name__
+    first = text.partition(" ")[0]
+    return f"{text[0].upper() if first.isalpha() else text[0]}{text[1:]}."
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, LocalServerFailed):  # of its log, the end
+        said = error.log.strip().splitlines() or ["nothing"]
+        return f"the server {error.name} {error.what}; it said last: {said[-1]}"
+    return " ".join(str(error).split())

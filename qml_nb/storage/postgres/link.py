@@ -172,8 +172,10 @@ class Link:
             try:
                 async with asyncio.timeout(self.config.command_timeout):
                     await self._pool.close()
-            except FAULTS:
+            except BaseException as error:  # a server that is silent, or a caller who has no more time
                 self._pool.terminate()
+                if not isinstance(error, FAULTS):
+                    raise
         await self.outliving.close()
 
 

@@ -147,13 +147,20 @@ function load(send) {
 
 /** A line for any URL, with a button that says when it is complete. */
 function address(send) {
-  const url = element("input", { type: "text", placeholder: "redis://host:6379/0", "aria-label": "storage URL" });
+  const url = element("input", { type: "text", placeholder: "redis:// postgresql://", "aria-label": "storage URL" });
   Object.assign(url, { spellcheck: false, autocomplete: "off" });
   const connect = element("button", { type: "button" }, "Connect");
   const take = () => (/** @type {any} */ (url).value.trim() ? send("storage", /** @type {any} */ (url).value) : url.focus());
   connect.addEventListener("click", take);
   url.addEventListener("keydown", (event) => event.key === "Enter" && take());
   return { node: element("div", { class: "qml-address", hidden: true }, url, connect), url };
+}
+
+/** Shows a text, which may be an address: a line of it rather ends before the host than within its port.
+ * @param {HTMLElement} node @param {string} text */
+function say(node, text) {
+  if (node.textContent === text) return;
+  node.replaceChildren(...text.split(/(?=@)/).flatMap((part, place) => (place ? [element("wbr"), part] : [part])));
 }
 
 /** Where the jobs are: a button for each place, and one for any other. Python opens it and tells how that goes.
@@ -185,10 +192,13 @@ function storage(send) {
     offer(place.choices);
     const pressed = (button) => (button === other ? place.choice === "URL" : button.value === place.choice);
     for (const button of [...buttons, other]) button.setAttribute("aria-pressed", String(pressed(button)));
-    if (place.choice === "URL" && place.where !== reached) open(false);
+    if (place.choice === "URL" && place.where !== reached) {
+      open(false);
+      /** @type {any} */ (url).value = ""; // it may have a password in it
+    }
     reached = place.where;
-    if (where.textContent !== (place.progress || place.where)) where.textContent = place.progress || place.where;
-    if (stays.textContent !== place.stays) stays.textContent = place.stays;
+    say(where, place.progress || place.where);
+    say(stays, place.stays);
     node.dataset.progress = String(place.progress !== "");
   };
   return { node, paint };
