@@ -41,8 +41,18 @@ def durable(request: pytest.FixtureRequest, servers: LocalServers) -> LocalServe
     return servers.server(start(servers, request.param))
 
 
+ASYNCPG_FORGETS = ("unexpected connection_lost() call",)
+"""It leaves a future behind, now and then, when a connection is given up just as it asks for TLS."""
+
+
 @pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
+def forgiven() -> tuple[str, ...]:
+    """What errors beside a test may say: none may be."""
+    return ()
+
+
+@pytest.fixture
+async def connect(forgiven: tuple[str, ...]) -> AsyncIterator[Connect]:
     """Makes storages; after the test they are closed, and nothing may have gone wrong beside it."""
     prefix, wrong = f"faults-{uuid4().hex}", []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
@@ -58,7 +68,7 @@ async def connect() -> AsyncIterator[Connect]:
 
         yield new
     await asyncio.sleep(0)
-    assert wrong == []
+    assert [context for context in wrong if str(context.get("exception")) not in forgiven] == []
 
 
 @pytest.fixture
