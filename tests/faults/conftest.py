@@ -41,18 +41,21 @@ def durable(request: pytest.FixtureRequest, servers: LocalServers) -> LocalServe
     return servers.server(start(servers, request.param))
 
 
-def is_ours(context: dict[str, Any]) -> bool:
-    """Whether it is not asyncpg's own, which looks away when it gives up a request to cancel that is just connecting."""
-    return str(context.get("exception")) != "unexpected connection_lost() call"
+ASYNCPG_FORGETS = ("unexpected connection_lost() call",)
+"""It leaves a future behind, now and then, when a connection is given up just as it asks for TLS."""
 
 
 @pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
+def forgiven() -> tuple[str, ...]:
+    """What errors beside a test may say: none may be."""
+    return ()
+
+
+@pytest.fixture
+async def connect(forgiven: tuple[str, ...]) -> AsyncIterator[Connect]:
     """Makes storages; after the test they are closed, and nothing may have gone wrong beside it."""
     prefix, wrong = f"faults-{uuid4().hex}", []
-    asyncio.get_running_loop().set_exception_handler(
-        lambda _, context: wrong.append(context) if is_ours(context) else None
-    )
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
     async with AsyncExitStack() as stack:
 
         def new(url: str, **options: Any) -> Storage:
@@ -65,7 +68,7 @@ async def connect() -> AsyncIterator[Connect]:
 
         yield new
     await asyncio.sleep(0)
-    assert wrong == []
+    assert [context for context in wrong if str(context.get("exception")) not in forgiven] == []
 
 
 @pytest.fixture

@@ -45,14 +45,16 @@ async def test_the_first_waiters_may_be_cancelled_while_it_begins_to_listen(conn
 
 
 async def test_calls_that_need_more_connections_may_be_cancelled(connect: Connect, url: str) -> None:
-    storage, server = connect(f"{url}?application_name=few", max_connections=3), await asyncpg.connect(url)
+    server = await asyncpg.connect(url)
     for seed in range(8):
+        storage = connect(f"{url}?application_name=seed{seed}", max_connections=3)
+        await storage.get(Job("work").id)
         calls = [asyncio.create_task(storage.get(Job("work").id)) for _ in range(20)]
         await asyncio.sleep(0.0005 * seed)
         assert [call.result() for call in await cancel_some(calls, seed)] == [None] * 10
-        await server.execute("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'few'")
-    assert await asyncio.gather(*(storage.get(Job("work").id) for _ in range(20))) == [None] * 20
-    assert await server.fetchval("select count(*) from pg_stat_activity where application_name = 'few'") <= 3
+        assert await asyncio.gather(*(storage.get(Job("work").id) for _ in range(20))) == [None] * 20
+        query = "select count(*) from pg_stat_activity where application_name = $1"
+        assert await server.fetchval(query, f"seed{seed}") <= 3
     await server.close()
 
 

@@ -10,11 +10,17 @@ import pytest
 
 from qml_nb import Job, JobState, Storage, StorageUnavailable
 from qml_nb.servers import LocalServers
-from tests.faults.conftest import Connect, start
+from tests.faults.conftest import ASYNCPG_FORGETS, Connect, start
 from tests.faults.hearing import publish_until_heard
 from tests.faults.load import LONG, load, until
 from tests.faults.wire import Wire
 from tests.servers.asking import ask
+
+
+@pytest.fixture
+def forgiven() -> tuple[str, ...]:
+    """Connections are given up all the time here."""
+    return ASYNCPG_FORGETS
 
 
 async def kill_connections(servers: LocalServers) -> None:

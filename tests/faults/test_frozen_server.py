@@ -9,13 +9,19 @@ import pytest
 from qml_nb import BackgroundJobServer, Job, JobState, Storage, StorageUnavailable, WorkerRegistry
 from qml_nb.servers import LocalServers
 from qml_nb.servers.process import LocalServer
-from tests.faults.conftest import Connect
+from tests.faults.conftest import ASYNCPG_FORGETS, Connect
 from tests.faults.load import LONG, load, until
 
 PATIENCE = 0.3
 SAID = (
     r"may still be done: jobs sent again under the same ids are stored once|took no connection within|were in use for"
 )
+
+
+@pytest.fixture
+def forgiven() -> tuple[str, ...]:
+    """Connections are given up all the time here."""
+    return ASYNCPG_FORGETS
 
 
 @pytest.fixture(params=["redis", "postgres"])
