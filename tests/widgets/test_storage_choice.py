@@ -23,6 +23,8 @@ from tests.widgets.test_control_room import newest, wait_for_rate
 from tests.widgets.test_room_and_page import say, troubles
 
 LONG = 20.0
+LEAVING = "control-room storage"
+"""The name of threads that open a storage, or leave one."""
 ADDRESSES = {"local Redis": "redis://127.0.0.1:", "local PostgreSQL": "postgresql://postgres@127.0.0.1:"}
 
 
@@ -208,7 +210,7 @@ def test_many_changes_under_load_lose_no_job(room: ControlRoom) -> None:
     room.stop()
     assert room.pool.join(LONG)
     assert room.load.join(LONG)
-    until(lambda: "control-room storage" not in str(threading.enumerate()), "the end of what was left")
+    until(lambda: LEAVING not in str(threading.enumerate()), "the end of what was left")
     stored = [counts(room.use_storage(where).result(LONG)) for where in ("local PostgreSQL", "local Redis", "memory")]
     assert [each[JobState.PROCESSING] for each in stored] == [0, 0, 0]
     assert sum(sum(each.values()) for each in stored) == room.load.sent
@@ -235,6 +237,8 @@ async def test_the_loop_of_the_kernel_stays_free_while_storages_come_and_go(
     room.use_storage(server.url)
     await asyncio.sleep(1)
     await asyncio.wrap_future(room.use_storage("memory"))
+    server.thaw()
+    await asyncio.to_thread(until, lambda: LEAVING not in str(threading.enumerate()), "the end of what was left")
     room.stop()
     timer.cancel()
     assert sorted(late)[int(0.99 * len(late))] < 0.1
