@@ -10,6 +10,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -154,12 +155,12 @@ class PostgresSettings:
         if not self.account or all(path.stat().st_mode & 0o001 for path in (programs, *programs.parents)):
             return programs
         package = programs.parent.parent
-        copies = directory.parent / "programs"
+        copies = directory.parent / "programs" / sha256(str(package).encode()).hexdigest()[:8]
         with _copying:
             for source in (programs.parent, package.with_name(f"{package.name}.libs")):
                 copy = copies / source.relative_to(package.parent)
                 if source.exists() and not copy.exists():
                     shutil.copytree(source, copy, symlinks=True)
-                    for folder in (copy, copy.parent, copies):
+                    for folder in (copy, copy.parent, copies, copies.parent):
                         folder.chmod(0o755)
         return copies / programs.relative_to(package.parent)

@@ -12,6 +12,7 @@ import pytest
 
 from qml_nb import PostgresStorage, RedisStorage, Storage
 from qml_nb.servers import LocalServer, LocalServers
+from tests.versions import PROGRAMS
 
 Connect = Callable[..., Storage]
 """Makes one more storage of the test's own keys or schema, at a URL; takes options of `RedisConfig` or `PostgresConfig`."""
@@ -26,7 +27,9 @@ def servers() -> Iterator[LocalServers]:
 
 def start(servers: LocalServers, kind: str) -> str:
     """Start a durable server, or a cluster of three such; returns the address."""
-    return servers.redis_cluster(3, durable=True) if kind == "cluster" else getattr(servers, kind)(durable=True)
+    if kind == "postgres":
+        return servers.postgres(durable=True, programs=PROGRAMS)
+    return servers.redis_cluster(3, durable=True) if kind == "cluster" else servers.redis(durable=True)
 
 
 @pytest.fixture(params=["redis", "cluster", "postgres"])

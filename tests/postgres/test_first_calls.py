@@ -17,5 +17,5 @@ async def test_all_share_the_connections_of_the_first(connect, url, schema) -> N
     await connect(url)
     storage = PostgresStorage(url, schema_name=schema, max_connections=2)
     assert await asyncio.gather(*(storage.get(Job("work").id) for _ in range(20))) == [None] * 20
-    assert len(storage.backend._links) == 1
+    assert len(storage.backend._links.opened) == 1
     await storage.close()

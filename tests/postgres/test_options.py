@@ -46,7 +46,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 
 async def ask(storage: Any, query: str) -> Any:
     """Ask over a connection of the storage itself."""
-    return (await (await storage.backend._connected()).fetch(query))[0][0]
+    return (await (await storage.backend._links.get()).fetch(query))[0][0]
 
 
 # -- how many connections, and how long
@@ -143,7 +143,7 @@ async def test_statement_cache_size_is_how_many_statements_a_connection_keeps(co
 
 async def prepared(storage: Any) -> int:
     """How many of the test's own statements a connection keeps."""
-    async with (await storage.backend._connected()).transaction() as connection:
+    async with (await storage.backend._links.get()).transaction() as connection:
         names = "do $$ begin raise notice '%', (select count(*) from pg_prepared_statements where statement ~ '^select [2-6]$'); end $$"
         heard: list[str] = []
 

@@ -143,7 +143,7 @@ async def test_without_listen_dsn_waiting_finds_work_by_looking_and_that_is_told
         assert await woken(waiting) is True
         assert await woken(elsewhere) is True
         assert await known(behind) is False
-    while None in [link.listener.hears for link in behind.backend._links.values()]:
+    while None in [link.listener.hears for link in behind.backend._links.opened]:
         await asyncio.sleep(0.01)
     assert await behind.wait(["nothing"], 0.1) is False
     [warning] = warnings(caplog)

@@ -48,11 +48,9 @@ class Link:
         self.config, self._names = config, names
         self.listener = Listener(config, names.channel, self._message, self._notify, is_deaf)
         self._pool: Any = None
-        self.outliving = Outliving()
+        self._outliving = Outliving()
         self._is_read_committed = True
         self._keeper = self._until_shutdown()
-        self.is_open = asyncio.Event()
-        """Set once opening it has ended, well or not."""
 
     async def open(self) -> None:
         """Connect `min_connections`, and see to it that they are closed in time."""
@@ -155,11 +153,11 @@ class Link:
         acquiring = self._pool.acquire(timeout=self.config.connect_timeout)
         if self._pool.get_idle_size():  # it is there: no task, since nothing will be waited for
             return await acquiring
-        return await self.outliving.wait_for(_awaited(acquiring), self._withdraw)
+        return await self._outliving.wait_for(_awaited(acquiring), self._withdraw)
 
     def _withdraw(self, connection: Any) -> None:
         """Have the server told that nobody waits any more, and the connection given back, by a task of its own."""
-        self.outliving.start(self._calm(connection))
+        self._outliving.start(self._calm(connection))
 
     async def _calm(self, connection: Any) -> None:
         with suppress(*FAULTS):
@@ -176,7 +174,7 @@ class Link:
                 self._pool.terminate()
                 if not isinstance(error, FAULTS):
                     raise
-        await self.outliving.close()
+        await self._outliving.close()
 
 
 def _drop(connection: Any) -> None:

@@ -25,7 +25,7 @@ begin
       insert into qml.job
       select id, queue, method, priority, max_retries, timeout, job_type, created_ts, target, 0, claim_id, t, null, null, null, null,
              lock_owner, lock_until, args, kwargs, metadata
-        from back_again
+        from back_again order by id  -- as a push of the same ids goes, which this may wait for
     ), counted as (
       insert into qml.count (queue, state, jobs) select queue, state, -count(*) from back_again group by queue, state
     ) select coalesce(array_agg(id), '{}') into more from back_again;

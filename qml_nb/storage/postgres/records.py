@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 from contextlib import contextmanager
 from logging import getLogger
-from threading import Lock
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import asyncpg
 from msgspec import msgpack
 from msgspec.structs import replace
 
 from qml_nb.config import without_password
-from qml_nb.errors import CapacityExceeded, JobNotFound, StorageClosed
+from qml_nb.errors import CapacityExceeded, JobNotFound
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.inbox import Inbox
+from qml_nb.storage.links import Links
 from qml_nb.storage.postgres.link import FULL, Link
 from qml_nb.storage.postgres.listener import Waiter
 from qml_nb.storage.postgres.names import Names
 from qml_nb.storage.postgres.rows import is_id
 from qml_nb.storage.postgres.schema import migrate, require
-from qml_nb.storage.postgres.unavailable import ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from qml_nb.config import PostgresConfig
     from qml_nb.storage.postgres.listener import Listener
@@ -45,9 +42,9 @@ class PostgresRecords:
     def __init__(self, config: PostgresConfig) -> None:
         self.config = config
         self._names = Names(config.schema_name, config.table_name, config.synchronous_commit)
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
-        self._links_lock = Lock()
-        self._ready = self._closed = self._warned = False
+        self._links = Links(lambda: Link(config, self._names, self._is_deaf), config.command_timeout)
+        self._persist = self._links.persist
+        self._ready = self._warned = False
 
     async def open(self) -> None:
         """See `Backend.open`."""
@@ -55,20 +52,11 @@ class PostgresRecords:
 
     async def migrate(self) -> None:
         """See `Backend.migrate`."""
-        link = await self._connected()
-        await migrate(link, self._names)
+        await migrate(await self._links.get(), self._names)
 
     async def close(self) -> None:
         """See `Backend.close`."""
-        self._closed = True
-        with self._links_lock:
-            links = dict(self._links)
-            self._links.clear()
-        for loop, link in links.items():
-            if loop is asyncio.get_running_loop():
-                await link.close()
-            elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.close(), loop))
+        await self._links.close()
 
     @property
     def hears(self) -> bool | None:
@@ -76,14 +64,12 @@ class PostgresRecords:
 
         It is found out when the first one waits or subscribes.
         """
-        with self._links_lock:
-            known = [link.listener.hears for link in self._links.values()]
+        known = [link.listener.hears for link in self._links.opened]
         return False if False in known else True if True in known else None
 
     def _is_deaf(self) -> None:
         """Warn, once for all event loops."""
-        with self._links_lock:
-            warned, self._warned = self._warned, True
+        warned, self._warned = self._warned, True
         if not warned:
             log.warning(
                 "%s: LISTEN hears nothing, as behind PgBouncer in transaction mode; work is found by looking for it every "
@@ -99,34 +85,11 @@ class PostgresRecords:
         return without_password(self.config.listen_dsn or self.config.database_url)
 
     async def _link(self) -> Link:
-        link = await self._connected()
+        link = await self._links.get()
         if not self._ready:
             await (migrate(link, self._names) if self.config.auto_migrate else require(link, self._names))
             self._ready = True
         return link
-
-    async def _connected(self) -> Link:
-        if self._closed:
-            raise StorageClosed
-        loop = asyncio.get_running_loop()
-        while (link := self._links.get(loop)) is not None:
-            await link.is_open.wait()
-            if self._links.get(loop) is link:  # else whoever came first could not open it
-                return link
-        with self._links_lock:
-            link = self._links[loop] = Link(self.config, self._names, self._is_deaf)
-        await link.outliving.wait_for(self._open(loop, link), lambda _: None)
-        return link
-
-    async def _open(self, loop: asyncio.AbstractEventLoop, link: Link) -> None:
-        try:
-            await link.open()
-        except BaseException:
-            self._links.pop(loop, None)
-            await link.close()
-            raise
-        finally:
-            link.is_open.set()
 
     async def _rows(self, verb: str, columns: str, *arguments: Any) -> Sequence[Any]:
         """Call a function of the database, and return these columns of what it returns."""
@@ -151,19 +114,6 @@ class PostgresRecords:
     async def _again(self, verb: str, columns: str, *arguments: Any) -> Sequence[Any]:
         """Call a function that bears repetition, and try again for a while when the connection is lost."""
         return await self._persist(lambda _: self._rows(verb, columns, *arguments))
-
-    async def _persist(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
-        """Try, and when the connection is lost for up to `command_timeout` again; an attempt is told that it is another."""
-        lost_at, pause = None, _FIRST_PAUSE
-        while True:
-            try:
-                return await attempt(lost_at is not None)
-            except ConnectionLost:
-                lost_at = lost_at or monotonic()
-                if self._closed or monotonic() + pause > lost_at + self.config.command_timeout:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
 
     # -- waiting for work
 

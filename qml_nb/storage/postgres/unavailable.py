@@ -8,6 +8,7 @@ import asyncpg
 
 from qml_nb.config import without_password
 from qml_nb.errors import StorageUnavailable
+from qml_nb.storage.links import ConnectionLost
 
 if TYPE_CHECKING:
     from qml_nb.config import PostgresConfig
@@ -43,10 +44,6 @@ _MIXED_UP = (
     "{} lost or mixed up a prepared statement: {}; behind a pooler in transaction mode set statement_cache_size=0"
 )
 _PREPARED = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
-
-
-class ConnectionLost(StorageUnavailable):
-    """The connection broke: what was sent last may have been done, or not. It is worth another try at once."""
 
 
 def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool, url: str = "") -> StorageUnavailable:

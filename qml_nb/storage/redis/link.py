@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from qml_nb.storage.links import cancellations
 from qml_nb.storage.redis.target import disconnect
 from qml_nb.storage.redis.unavailable import FAULTS, LATE, unavailable
 
@@ -33,12 +34,6 @@ class Script:
         self.name = name
         self.text = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in ("shared", name)).encode()
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
-
-
-def cancellations() -> int:
-    """Return how often the current task was asked to end."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
 
 
 class Link:

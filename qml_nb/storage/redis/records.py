@@ -6,25 +6,23 @@ import asyncio
 from contextlib import suppress
 from functools import cache
 from secrets import token_hex
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from msgspec import msgpack
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from qml_nb.errors import JobNotFound, StorageClosed, StorageUnavailable
+from qml_nb.errors import JobNotFound, StorageUnavailable
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.inbox import Inbox
-from qml_nb.storage.redis.link import Link, Script, cancellations
+from qml_nb.storage.links import Links
+from qml_nb.storage.redis.link import Link, Script
 from qml_nb.storage.redis.packing import pack_id
 from qml_nb.storage.redis.target import Target
-from qml_nb.storage.redis.unavailable import ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Collection
 
     from qml_nb.config import RedisConfig
     from qml_nb.storage.redis.link import Argument
@@ -47,11 +45,10 @@ class RedisRecords:
 
     def __init__(self, config: RedisConfig) -> None:
         self.config = config
-        self._links: WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = WeakKeyDictionary()
-        self._links_lock = Lock()
-        self._closed = False
         self._tag = f"{{{config.key_prefix}}}:"
         self._target = Target.of(config)
+        self._links = Links(lambda: Link(config, self._target), config.command_timeout)
+        self._link, self._persist = self._links.get, self._links.persist
         self._channels = f"channel:{self._target.database}:"  # to Redis a channel belongs to no database
 
     async def open(self) -> None:
@@ -64,31 +61,7 @@ class RedisRecords:
 
     async def close(self) -> None:
         """See `Backend.close`."""
-        self._closed = True
-        with self._links_lock:
-            links = dict(self._links)
-            self._links.clear()
-        for loop, link in links.items():
-            if loop is asyncio.get_running_loop():
-                await link.close()
-            elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(link.close(), loop))
-
-    async def _link(self) -> Link:
-        if self._closed:
-            raise StorageClosed
-        loop = asyncio.get_running_loop()
-        link = self._links.get(loop)
-        if link is None:
-            with self._links_lock:
-                link = self._links[loop] = Link(self.config, self._target)
-            try:
-                await link.open()
-            except BaseException:
-                self._links.pop(loop, None)
-                await link.close()
-                raise
-        return link
+        await self._links.close()
 
     async def _run(self, verb: str, *arguments: Argument) -> Any:
         return await (await self._link()).run(script(verb), *arguments)
@@ -111,21 +84,6 @@ class RedisRecords:
     async def _read(self, name: str, key: str) -> Any:
         return await self._persist(lambda _: self._command(name, key))
 
-    async def _persist(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
-        """Try, and when the connection is lost for up to `command_timeout` again; an attempt is told that it is another."""
-        lost_at, pause, cancelled = None, _FIRST_PAUSE, cancellations()
-        while True:
-            try:
-                return await attempt(lost_at is not None)
-            except ConnectionLost as error:
-                if cancellations() > cancelled:  # the connection was lost by that
-                    raise asyncio.CancelledError from error
-                lost_at = lost_at or monotonic()
-                if self._closed or monotonic() + pause > lost_at + self.config.command_timeout:
-                    raise
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-
     # -- waiting for work
 
     async def wait(self, queues: Collection[str] | None, timeout: float) -> bool:
@@ -135,9 +93,9 @@ class RedisRecords:
             return await self._persist(lambda _: self._wait(link, waiter, queues or (), end))
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
+            if self._links.closed and task is not None and not task.cancelling():
                 return False
-            if not self._closed:
+            if not self._links.closed:
                 link.spawn(self._pass_on(link, waiter, queues or ()))
             raise
 

@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qml_nb.errors import StorageUnavailable
+from qml_nb.storage.links import ConnectionLost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,10 +34,6 @@ FAULTS = (RedisError, RedisClusterException, OSError)
 _AGAIN = "jobs sent again under the same ids are stored once"
 _STARTS = {"single": ", or start a server with LocalServers().redis()", "sentinel": ""}
 _STARTS["cluster"] = ", or start a cluster with LocalServers().redis_cluster()"
-
-
-class ConnectionLost(StorageUnavailable):
-    """The connection broke: what was sent last may have been done, or not. It is worth another try at once."""
 
 
 def unavailable(error: BaseException, target: Target, config: RedisConfig, *, opening: bool) -> StorageUnavailable:
