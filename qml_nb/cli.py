@@ -106,7 +106,7 @@ async def _migrate(url: str, names: dict[str, str], check: bool) -> str:
 @bench.command()
 def limits(
     storage: Annotated[str, typer.Option(help="Which storage: memory, redis, postgres.")] = "memory",
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs of each figure; their median counts.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs of each rate; their median counts.")] = 5,
     page: Annotated[bool, typer.Option(help="With memory, measure the control room in Chromium as well.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

@@ -265,7 +265,7 @@ class BackgroundJobServer:
         jobs = [run.job for run in (*slots.running, *slots.ended)] + list(slots.buffer)
         if jobs:
             held = await self.storage.renew(jobs, self.config.lease)
-            slots.drop({job.id for job, holds in zip(jobs, held, strict=True) if not holds})
+            slots.drop({job.claim_id for job, holds in zip(jobs, held, strict=True) if not holds})
 
     async def _beat(self) -> None:
         if not await self.storage.heartbeat(self.server_id):

@@ -246,10 +246,10 @@ class Slots:
         if task is not None:
             task.cancel()
 
-    def drop(self, lost: set[str]) -> None:
-        """Cancel and forget jobs whose lease was lost: somebody else runs them now."""
-        self.buffer = deque(job for job in self.buffer if job.id not in lost)
-        for run in [run for run in self.running if run.job.id in lost]:
+    def drop(self, lost: set[int]) -> None:
+        """Cancel and forget the jobs of claims that were lost: somebody else runs them now, or a later claim here."""
+        self.buffer = deque(job for job in self.buffer if job.claim_id not in lost)
+        for run in [run for run in self.running if run.job.claim_id in lost]:
             run.cancel("lost")
 
     def hand_back(self) -> None:

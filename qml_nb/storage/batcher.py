@@ -93,6 +93,7 @@ class _Gathering(Generic[T, R]):
         self._flights: set[asyncio.Task[None]] = set()  # a loop alone would let go of them
         self._flying = 0
         self._departing = False
+        self._latest: asyncio.Task[None] | None = None
 
     def add(self, item: T) -> Answer[R]:
         future: Answer[R] = Answer(loop=self._loop)
@@ -105,9 +106,16 @@ class _Gathering(Generic[T, R]):
     def _depart(self) -> None:
         self._departing = True
         self._flying += 1
-        flight = self._loop.create_task(self._flush_all())
+        flight = self._latest = self._loop.create_task(self._flush_all())
         self._flights.add(flight)
-        flight.add_done_callback(self._flights.discard)
+        flight.add_done_callback(self._land)
+
+    def _land(self, flight: asyncio.Task[None]) -> None:
+        self._flights.discard(flight)
+        if self._departing and flight is self._latest:  # it was cancelled before its first step
+            self._departing = False
+            self._let_go([])
+            self._flying -= 1
 
     async def _flush_all(self) -> None:
         futures: list[Answer[R]] = []
@@ -120,15 +128,19 @@ class _Gathering(Generic[T, R]):
                 await self._flush(items, futures)
                 await asyncio.sleep(0)  # those that were just answered may come again, and fly with this one
         except BaseException:  # the loop shuts down around us, or something cancelled the verb: let the callers go
-            if self._flying == 1:
-                futures += self._futures
-                self._items.clear()
-                self._futures.clear()
-            for future in futures:
-                future.cancel()
+            self._let_go(futures)
             raise
         finally:
             self._flying -= 1
+
+    def _let_go(self, futures: list[Answer[R]]) -> None:
+        """Cancel these callers, and those who wait for the next flight if there is no other one to take them."""
+        if self._flying == 1:
+            futures += self._futures
+            self._items.clear()
+            self._futures.clear()
+        for future in futures:
+            future.cancel()
 
     def _next_batch(self) -> tuple[list[T], list[Answer[R]]]:
         item, future = self._items.popleft, self._futures.popleft

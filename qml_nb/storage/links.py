@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from os import getpid
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -20,6 +21,10 @@ _LOOK = 0.05  # seconds between two looks whether a loop still runs
 
 class ConnectionLost(StorageUnavailable):
     """The connection broke: what was sent last may have been done, or not. It is worth another try at once."""
+
+
+class NotConnected(ConnectionLost):
+    """There was no connection: nothing was sent."""
 
 
 class Link(Protocol):
@@ -44,6 +49,7 @@ class Links(Generic[L]):
     def __init__(self, make: Callable[[], L], patience: float) -> None:
         self.closed = False
         self._make, self._patience = make, patience
+        self._process = getpid()
         self._openings: dict[asyncio.AbstractEventLoop, asyncio.Task[L]] = {}
         self._lock = Lock()
 
@@ -56,9 +62,10 @@ class Links(Generic[L]):
         """
         if self.closed:
             raise StorageClosed
+        self._forget_the_parents()
         loop = asyncio.get_running_loop()
         opening = self._openings.get(loop)
-        if opening is None:
+        if opening is None or _has_failed(opening):
             opening = loop.create_task(self._open(loop))
             opening.add_done_callback(_look_at)
             with self._lock:
@@ -72,6 +79,11 @@ class Links(Generic[L]):
             if self.closed and not cancellations():  # `close` ended it, and nobody this caller
                 raise StorageClosed from None
             raise
+
+    def _forget_the_parents(self) -> None:
+        """Begin anew after a fork: the child has the parent's loops, and no thread that runs them."""
+        if self._process != getpid():
+            self._process, self._openings, self._lock = getpid(), {}, Lock()
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> L:
         link = self._make()
@@ -89,11 +101,12 @@ class Links(Generic[L]):
         """All that are open."""
         with self._lock:
             tasks = list(self._openings.values())
-        return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
+        return [task.result() for task in tasks if task.done() and not _has_failed(task)]
 
     async def close(self) -> None:
         """Close all, each in its event loop. One whose loop has ended, or ends meanwhile, has gone with it."""
         self.closed = True
+        self._forget_the_parents()
         with self._lock:
             openings, self._openings = self._openings, {}
         for loop, opening in openings.items():
@@ -106,18 +119,18 @@ class Links(Generic[L]):
                 ending.cancel()
 
     async def persist(self, attempt: Callable[[bool], Awaitable[T]]) -> T:
-        """Try, and when the connection is lost for a while again; an attempt is told that it is another.
+        """Try, and when the connection is lost for a while again; an attempt is told whether an earlier one may have been done.
 
         For what bears repetition, as verbs with client-made ids and fencing do.
         """
-        lost_at, pause, cancelled = None, _FIRST_PAUSE, cancellations()
+        lost_at, pause, cancelled, was_sent = None, _FIRST_PAUSE, cancellations(), False
         while True:
             try:
-                return await attempt(lost_at is not None)
+                return await attempt(was_sent)
             except ConnectionLost as error:
                 if cancellations() > cancelled:  # the connection was lost by that
                     raise asyncio.CancelledError from error
-                lost_at = lost_at or monotonic()
+                lost_at, was_sent = lost_at or monotonic(), was_sent or not isinstance(error, NotConnected)
                 if self.closed or monotonic() + pause > lost_at + self._patience:
                     raise
             await asyncio.sleep(pause)
@@ -134,8 +147,12 @@ async def _end(opening: asyncio.Task[L]) -> None:
     if not opening.done():
         opening.cancel()  # which closes what is there of it
         await asyncio.wait([opening])
-    elif not opening.cancelled() and opening.exception() is None:
+    elif not _has_failed(opening):
         await opening.result().close()
+
+
+def _has_failed(opening: asyncio.Task[L]) -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
 
 
 def _look_at(opening: asyncio.Task[L]) -> None:

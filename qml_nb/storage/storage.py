@@ -346,14 +346,16 @@ class Storage(Records):
 
     async def _push(self, jobs: Sequence[Job]) -> _Answers:
         answers = await self.backend.push(jobs)
-        self.totals.pushed += sum(answers)
+        stored = sum(answers)
+        self.totals.pushed += stored
         return answers
 
     async def _settle(self, outcomes: Sequence[Outcome], *, now: float | None = None) -> _Answers:
         answers = await self.backend.settle(outcomes, now=now)
         written = sum(answers)
+        refused = len(answers) - written
         self.totals.settled += written
-        self.totals.refused += len(answers) - written
+        self.totals.refused += refused
         return answers
 
     async def _found(self, job_id: str) -> Job:

@@ -127,7 +127,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     cases: Counter[str] = Counter()
     for outcome in ("passed", "failed", "error", "skipped", "xfailed"):
         for report in terminalreporter.stats.get(outcome, ()):
-            backend = dict(report.user_properties).get("backend")
+            backend = dict(getattr(report, "user_properties", ())).get("backend")
             if backend:
                 cases["skipped" if outcome == "skipped" else f"on {backend}"] += 1
     if cases:

@@ -10,6 +10,7 @@ from qml_nb.errors import CapacityExceeded, InvalidJob, InvalidStateTransition, 
 from qml_nb.job import Job, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
+from tests.contract.conftest import Connect
 from tests.contract.states import bring_to, claim, claim_ids, ids, put
 
 FINISHED = [JobState.SUCCEEDED, JobState.FAILED, JobState.DELETED]
@@ -263,3 +264,9 @@ async def test_a_failed_job_comes_back_only_where_there_is_room(connect: Any) ->
         assert await storage.get(failed.id) == failed
         await storage.delete(waiting.id)
         assert await storage.requeue(failed.id) is True
+
+
+async def test_a_job_named_twice_takes_one_place(connect: Connect) -> None:
+    async with await connect(max_jobs=1) as storage:
+        job = Job("work")
+        assert await storage.enqueue_many([job, job]) == 1

@@ -291,3 +291,15 @@ async def test_a_bad_delay_is_refused_and_the_claim_kept(storage: Storage, delay
         await storage.retry(claimed, delay)
 
     assert await stored(storage, claimed) == claimed
+
+
+async def test_a_stale_claim_is_refused_also_beside_the_new_one_of_the_same_job(storage: Storage) -> None:
+    [job] = await put(storage)
+    stale = await claim(storage, now=0)
+    await storage.sweep(now=at(100))
+    fresh = await claim(storage, now=100)
+
+    assert fresh.id == stale.id == job.id
+    assert list(await storage.renew([stale, fresh], now=at(101))) == [False, True]
+    both = [Outcome(each.id, each.claim_id, JobState.SUCCEEDED) for each in (stale, fresh)]
+    assert list(await storage.settle(both, now=at(102))) == [False, True]

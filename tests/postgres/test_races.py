@@ -8,8 +8,10 @@ from time import monotonic
 from typing import Any
 
 import asyncpg
+import pytest
 
-from qml_nb import Job, JobState
+from qml_nb import Job, JobState, StorageUnavailable
+from qml_nb.job import Outcome
 from qml_nb.storage.postgres.names import Names
 from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim, put
@@ -143,3 +145,24 @@ async def test_counts_are_added_up_and_stay_exact(storage, schema, direct) -> No
     assert (await storage.get_queue_counts())["other"][JobState.SUCCEEDED] == 1
     await storage.delete(job.id)
     assert sum((await storage.get_job_counts("other")).values()) == 0
+
+
+async def test_servers_that_sweep_at_once_prune_no_more_than_is_too_much(connect, url) -> None:
+    storages = [await connect(url, max_finished_jobs=50) for _ in range(4)]
+    await put(storages[0], 200)
+    claimed = await storages[0].claim("w", None, 200, 30.0)
+    await storages[0].settle([Outcome(job.id, job.claim_id, JobState.SUCCEEDED) for job in claimed])
+    for _ in range(3):
+        await asyncio.gather(*(storage.sweep(20) for storage in storages))
+        assert (await storages[0].get_job_counts())[JobState.SUCCEEDED] >= 50
+    for _ in range(10):
+        await storages[0].sweep(20)
+    assert (await storages[0].get_job_counts())[JobState.SUCCEEDED] == 50
+
+
+async def test_what_can_not_be_sent_is_told_at_once(connect, url) -> None:
+    storage = await connect(url, command_timeout=60)
+    wrong: Any = 5
+    async with asyncio.timeout(20):
+        with pytest.raises(StorageUnavailable, match="refuses: invalid input for query argument"):
+            await storage.list(queue=wrong)

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from qml_nb import Job, open_storage
+from qml_nb import Job, JobState, open_storage
 from qml_nb.errors import CapacityExceeded, InvalidJob, InvalidValue, StorageClosed
-from tests.contract.states import claim_ids, ids, put
+from tests.contract.states import bring_to, claim_ids, ids, put
 
 
 @asynccontextmanager
@@ -151,3 +151,23 @@ async def test_a_closed_storage_refuses(url, schema, orders) -> None:
     await storage.close()
     with pytest.raises(StorageClosed):
         await storage.enqueue(Job("ship"), connection=orders)
+
+
+@pytest.mark.parametrize("isolation", ["repeatable_read", "serializable"])
+async def test_a_transaction_that_would_not_see_what_was_settled_is_refused(storage, orders, isolation) -> None:
+    """Else a job that was settled since it began would be stored a second time."""
+    async with orders.transaction(isolation=isolation):
+        await orders.fetch("select 1")
+        job = await bring_to(storage, JobState.SUCCEEDED)
+        async with rolled_back(orders):
+            with pytest.raises(InvalidValue, match=f"read committed transaction, got '{isolation.replace('_', ' ')}'"):
+                await storage.enqueue(Job("again", id=job.id), connection=orders)
+    assert await storage.get(job.id) == job
+
+
+async def test_how_the_callers_transaction_commits_is_the_callers(connect, url, orders) -> None:
+    storage = await connect(url, synchronous_commit=False)
+    await orders.execute("set synchronous_commit = on")
+    async with orders.transaction():
+        await storage.enqueue(Job("ship"), connection=orders)
+        assert await orders.fetchval("show synchronous_commit") == "on"

@@ -288,3 +288,14 @@ async def test_no_error_is_left_unseen_when_nobody_waits_any_more() -> None:
         await asyncio.sleep(0)
 
     assert complaints == []
+
+
+async def test_after_a_flight_that_was_cancelled_before_its_first_step_calls_go_on() -> None:
+    batch = Batcher(Verb())
+    lost = batch(1)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lost
+
+    assert await asyncio.wait_for(asyncio.gather(batch(2), batch(3)), 10) == [4, 9]

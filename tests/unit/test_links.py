@@ -1,13 +1,15 @@
 """One link for each event loop, whoever is cancelled, fails or ends meanwhile."""
 
 import asyncio
+import os
 import threading
+import warnings
 from collections.abc import Callable
 
 import pytest
 
 from qml_nb.errors import StorageClosed
-from qml_nb.storage.links import ConnectionLost, Links
+from qml_nb.storage.links import ConnectionLost, Links, NotConnected
 
 
 class Wire:
@@ -146,3 +148,58 @@ async def test_it_is_not_tried_for_longer_than_the_patience_lasts(made) -> None:
     with pytest.raises(ConnectionLost):
         await Links(lambda: Wire(made), 0.1).persist(attempt)
     assert 2 <= len(told) <= 5
+
+
+async def test_what_was_not_sent_is_not_told_as_another_try(made) -> None:
+    told: list[bool] = []
+
+    async def attempt(again: bool) -> str:
+        told.append(again)
+        if len(told) < 4:
+            raise [NotConnected, ConnectionLost, NotConnected][len(told) - 1]("gone")
+        return "done"
+
+    assert await Links(lambda: Wire(made), 5.0).persist(attempt) == "done"
+    assert told == [False, False, True, True]
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="Python 3.12 has it first")
+async def test_one_that_fails_at_once_is_not_kept(made) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+
+    class Quick(Wire):
+        async def open(self) -> None:
+            if self.fails:
+                raise ConnectionLost("nobody there")
+
+        async def close(self) -> None:
+            self.state = "closed"
+
+    links = Links(lambda: Quick(made, fails=1), 1.0)
+    with pytest.raises(ConnectionLost):
+        await links.get()
+    assert await links.get() is made[1]
+    await links.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_waits_for_no_loop_of_its_parent(made) -> None:
+    links = Links(lambda: Wire(made), 1.0)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(links.get(), loop).result(10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that a process with threads forks is what is tried
+        child = os.fork()
+    if child == 0:
+        try:
+            asyncio.run(asyncio.wait_for(links.close(), 10))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    asyncio.run_coroutine_threadsafe(links.close(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    end(loop)

@@ -6,6 +6,7 @@ that pin their plans, so these hold on any connection.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from qml_nb.job import Job, JobFilter, Outcome
 
 _BATCH = 1_000  # outcomes a statement
+UNFIT = "QML02"
+"""The SQLSTATE by which `push` says that the transaction would not see what was settled since it began."""
+_SEES_NO_MORE = "in another one a job that was settled meanwhile could be stored again"
 _WORTH_A_COPY = 500  # jobs from which on COPY, which takes four round trips, is the quicker way in
 
 
@@ -94,7 +98,8 @@ class PostgresStorage(GatheredStorage):
                 "connection", "to be an asyncpg connection", connection, "as asyncpg.connect(...) gives it"
             )
         answers = await self._postgres.push_within(connection, jobs) if jobs else []
-        self.totals.pushed += sum(answers)
+        stored = sum(answers)
+        self.totals.pushed += stored
         return answers
 
 
@@ -128,9 +133,12 @@ class PostgresBackend(PostgresRecords):
 
         async def copy() -> Sequence[Any] | None:
             async with link.transaction() as connection:
-                await connection.copy_records_to_table(
-                    names.table, schema_name=names.schema, columns=ENTERED, records=as_entered(jobs)
-                )
+                async with asyncio.timeout(
+                    self.config.command_timeout
+                ):  # asyncpg's own does not end a COPY that is stuck
+                    await connection.copy_records_to_table(
+                        names.table, schema_name=names.schema, columns=ENTERED, records=as_entered(jobs)
+                    )
                 new: Sequence[Any] | None = await connection.fetchval(enter, [job.id for job in jobs], *how_many(jobs))
                 return new
 
@@ -140,11 +148,18 @@ class PostgresBackend(PostgresRecords):
         """Do what `push` does, by somebody else's connection, in the transaction that is open there."""
         await self._link()  # made, if need be, in a transaction of its own
         arguments = (*as_columns(jobs), self.config.max_jobs)
+        statement = self._names.call("push", "push", len(arguments), commits=False)
         try:
             with self._counted():
-                stored = await connection.fetchval(self._names.call("push", "push", len(arguments)), *arguments)
+                stored = await connection.fetchval(statement, *arguments)
         except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError):
             raise InvalidValue("connection", "to lead to the storage's database", connection) from None
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != UNFIT:
+                raise
+            raise InvalidValue(
+                "connection", "to be in a read committed transaction", error.detail, _SEES_NO_MORE
+            ) from None
         return _new(jobs, stored)
 
     async def _are_there(self, jobs: Sequence[Job], answers: list[bool]) -> list[bool]:
@@ -191,11 +206,11 @@ class PostgresBackend(PostgresRecords):
         config = self.config
 
         async def attempt(again: bool) -> set[Outcome] | set[tuple[str, int]]:
-            written = await self._value("settle", *columns, now, config.completed_job_ttl, config.failed_job_ttl)
+            ttls = config.completed_job_ttl, config.failed_job_ttl
+            [(written, claims)] = await self._rows("settle", "written, held", *columns, now, *ttls)
             if written is None:
                 return set(told)
-            ids = {str(job_id) for job_id in written}
-            held = {key for key in told if key[0] in ids}
+            held = {(str(job_id), claim) for job_id, claim in zip(written, claims or (), strict=True)}
             if again:
                 held |= await self._are_settled(told.keys() - held, told)
             return held
@@ -223,9 +238,9 @@ class PostgresBackend(PostgresRecords):
     async def renew(self, jobs: Sequence[Job], lease: float, *, now: float | None = None) -> list[bool]:
         """See `Backend.renew`."""
         ids, claims = [job.id for job in jobs], [job.claim_id for job in jobs]
-        rows = await self._again("renew", "renew", ids, claims, lease, now)
-        held = {str(row[0]) for row in rows}
-        return [job.id in held for job in jobs]
+        rows = await self._again("renew", "job_id, held", ids, claims, lease, now)
+        held = {(str(job_id), claim) for job_id, claim in rows}
+        return [(job.id, job.claim_id) in held for job in jobs]
 
     async def sweep(self, limit: int, *, now: float | None = None) -> Swept:
         """See `Backend.sweep`."""

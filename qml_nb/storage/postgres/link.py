@@ -165,16 +165,18 @@ class Link:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        await self.listener.close()
-        if self._pool is not None:
-            try:
+        try:
+            await self.listener.close()
+            if self._pool is not None:
                 async with asyncio.timeout(self.config.command_timeout):
                     await self._pool.close()
-            except BaseException as error:  # a server that is silent, or a caller who has no more time
+        except BaseException as error:  # a server that is silent, or a caller who has no more time
+            if self._pool is not None:
                 self._pool.terminate()
-                if not isinstance(error, FAULTS):
-                    raise
-        await self._outliving.close()
+            if not isinstance(error, FAULTS):
+                raise
+        finally:
+            await self._outliving.close()
 
 
 def _drop(connection: Any) -> None:

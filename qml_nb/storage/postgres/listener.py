@@ -177,7 +177,8 @@ class Listener:
                 many -= 1
 
     def let_go(self, waiter: Waiter) -> None:
-        """End a wait whose time is up."""
+        """End a wait whose time is up: who is no longer there is not woken in another one's place."""
+        self.waiters.pop(waiter, None)
         if not waiter.future.done():
             waiter.future.set_result(False)
 

@@ -42,10 +42,12 @@ class Names:
         named = _NAME.sub(lambda found: self.of(found[1]), text)
         return named.replace("@pinned@", _PINNED).replace("@channel@", self.channel)
 
-    def call(self, verb: str, columns: str, arguments: int) -> str:
-        """Return the statement that calls a function."""
+    def call(self, verb: str, columns: str, arguments: int, *, commits: bool = True) -> str:
+        """Return the statement that calls a function; it says how to commit, unless the transaction is somebody else's."""
         marks = ", ".join(f"${number}" for number in range(1, arguments + 1))
-        return " ".join(("select", columns, "from", f"{self._committing}{self.of(verb)}({marks})", verb))
+        return " ".join(
+            ("select", columns, "from", f"{self._committing if commits else ''}{self.of(verb)}({marks})", verb)
+        )
 
 
 @cache

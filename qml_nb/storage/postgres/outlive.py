@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from qml_nb.errors import StorageClosed
+from qml_nb.storage.links import cancellations
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -30,6 +33,8 @@ class Outliving:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled() and not cancellations():  # by `close`, and nobody this caller
+                raise StorageClosed from None
             task.add_done_callback(lambda done: _is_well(done) and unclaimed(done.result()))
             raise
 

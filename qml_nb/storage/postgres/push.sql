@@ -7,8 +7,12 @@ create or replace function qml.push(
 ) returns text[] language plpgsql @pinned@ as $$
 declare ids uuid[] := texts::uuid[]; stored uuid[]; woken bigint;
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception using errcode = 'QML02', message = 'unfit', detail = current_setting('transaction_isolation');
+  end if;
   if most is not null then
-    perform qml.make_room((select count(*) from unnest(ids) u(id)
+    perform qml.make_room(0, 9223372036854775807);  -- locks, so that the next statement sees what others have stored
+    perform qml.make_room((select count(distinct u.id) from unnest(ids) u(id)
        where not exists (select from qml.job j where j.id = u.id) and not exists (select from qml.done d where d.id = u.id)),
        most);
   end if;

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 log = getLogger("qml_nb.storage")
 T = TypeVar("T")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two tries of what may be sent again
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25  # seconds between two looks for work where nothing wakes
 _REMEDY = "set listen_dsn to the URL of the server itself"
 

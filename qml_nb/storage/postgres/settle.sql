@@ -1,9 +1,9 @@
--- Write what became of claims. Returns the ids of those that were still held; null for all of them.
+-- Write what became of claims. Returns those that were still held, as ids and claims; null for all of them.
 create or replace function qml.settle(
   ids uuid[], claims bigint[], states smallint[], results json[], errors text[], delays float8[],
-  at float8, completed_ttl float8, failed_ttl float8
-) returns uuid[] language plpgsql @pinned@ as $$
-declare t float8 := qml.clock(at); written uuid[];
+  at float8, completed_ttl float8, failed_ttl float8, out written uuid[], out held bigint[]
+) language plpgsql @pinned@ as $$
+declare t float8 := qml.clock(at);
 begin
   perform from qml.job j where j.id = any(ids) order by j.id for update;  -- in the order in which everybody locks
   with told as materialized (
@@ -18,7 +18,7 @@ begin
            null, started_ts, failure, lock_owner, lock_until, args, kwargs, metadata,
            t, t + case when ends = 4 then completed_ttl else failed_ttl end, returned
       from ended
-    returning id, queue, state
+    returning id, claim_id, queue, state
   ), again as (
     update qml.job j
        set state = u.state, lease_ts = null, worker_id = null,
@@ -28,7 +28,7 @@ begin
            attempt = case when u.state = 3 then j.attempt else j.attempt - 1 end
       from told u
      where j.id = u.id and j.state = 1 and j.claim_id = u.claim_id and u.state in (0, 3)
-    returning j.id, j.queue, j.state
+    returning j.id, j.claim_id, j.queue, j.state
   ), moved as (
     select * from kept union all select * from again
   ), counted as (
@@ -36,9 +36,13 @@ begin
     select c.queue, c.state, sum(c.jobs)
       from (select queue, state, 1 as jobs from moved union all select queue, 1, -1 from moved) c
      group by c.queue, c.state
-  ) select array_agg(id) into written from moved;
+  ) select array_agg(id), array_agg(claim_id) into written, held from moved;
   if 0 = any(states) then
     perform qml.wake(j.queue, count(*)) from qml.job j where j.id = any(written) and j.state = 0 group by j.queue;
   end if;
-  return case when coalesce(cardinality(written), 0) < cardinality(ids) then coalesce(written, '{}') end;
+  if cardinality(written) = cardinality(ids) then
+    written := null;
+  else
+    written := coalesce(written, '{}');
+  end if;
 end $$;

@@ -42,7 +42,7 @@ begin
 
   pruned := qml.prune(array(
     select d.id from qml.done d where d.expires_ts <= t order by d.expires_ts limit most for update skip locked));
-  if most_finished is not null then
+  if most_finished is not null and pg_try_advisory_xact_lock('qml.job'::regclass::oid::int, 4) then  -- two would prune twice as much
     select coalesce(sum(c.jobs), 0) - most_finished into excess from qml.count c where c.state >= 4;
     if excess > 0 then
       pruned := pruned + qml.prune(array(

@@ -8,7 +8,7 @@ import asyncpg
 
 from qml_nb.config import without_password
 from qml_nb.errors import StorageUnavailable
-from qml_nb.storage.links import ConnectionLost
+from qml_nb.storage.links import ConnectionLost, NotConnected
 
 if TYPE_CHECKING:
     from qml_nb.config import PostgresConfig
@@ -61,9 +61,9 @@ def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool, 
             return StorageUnavailable(text.format(name, why))
     if _is_mixed_up(error):
         return StorageUnavailable(_MIXED_UP.format(name, error.args[0]))
-    if isinstance(error, _ENDED):
+    if isinstance(error, _ENDED) and not isinstance(error, ValueError):  # as asyncpg's error of what it can't encode is
         if opening:
-            return ConnectionLost(f"no connection to {name}: {why}; {_START}")
+            return NotConnected(f"no connection to {name}: {why}; {_START}")
         return ConnectionLost(
             f"the connection to {name} is lost: {why}; what was sent last may have been done: {_AGAIN}"
         )

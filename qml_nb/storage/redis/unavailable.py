@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from qml_nb.errors import StorageUnavailable
-from qml_nb.storage.links import ConnectionLost
+from qml_nb.storage.links import ConnectionLost, NotConnected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +47,7 @@ def unavailable(error: BaseException, target: Target, config: RedisConfig, *, op
     if unfit:
         return StorageUnavailable(f"{name} {unfit}")
     if isinstance(error, LOST):
-        return ConnectionLost(_lost(error, target, opening))
+        return (NotConnected if opening else ConnectionLost)(_lost(error, target, opening))
     return StorageUnavailable(f"{name} refuses: {_text(error)}")
 
 
