@@ -166,3 +166,35 @@ async def test_what_can_not_be_sent_is_told_at_once(connect, url) -> None:
     async with asyncio.timeout(20):
         with pytest.raises(StorageUnavailable, match="refuses: invalid input for query argument"):
             await storage.list(queue=wrong)
+
+
+@pytest.mark.parametrize("verb", ["update", "cancel"])
+async def test_what_becomes_live_and_is_claimed_while_a_verb_waits_is_counted_once(
+    storage, schema, direct, url, verb
+) -> None:
+    first, second = [await bring_to(storage, JobState.FAILED) for _ in range(2)]
+    names, claimer, watcher = Names(schema, "qml_jobs"), await asyncpg.connect(url), await asyncpg.connect(url)
+    held, claiming = direct.transaction(), claimer.transaction()
+    await held.start()
+    await direct.fetch(names.fill("select from qml.done where id = $1 for update"), first.id)
+    ids = [first.id, second.id]
+    if verb == "update":
+        acting = asyncio.create_task(
+            storage.backend.update([first.replace(priority=1), second.replace(priority=1)], None)
+        )
+    else:
+        acting = asyncio.create_task(storage.backend.move(ids, JobState.DELETED, set(JobState)))
+    await waits(watcher)
+    await storage.requeue(second.id)
+    await claiming.start()
+    claimed = await claimer.fetch(names.fill("select id from qml.claim('w', null, 9, 30, null)"))
+    assert [str(row["id"]) for row in claimed] == [second.id]
+    await held.rollback()
+    await waits(watcher)
+    await claiming.commit()
+    await acting
+
+    counted = Counter(job.state for job in await storage.backend.get(ids) if job is not None)
+    assert {state: many for state, many in (await storage.get_job_counts()).items() if many} == counted
+    await claimer.close()
+    await watcher.close()

@@ -13,6 +13,7 @@ begin
   if target < 4 then
     with old as (
       select j.id, j.queue, j.state from qml.job j where j.id = any(ids) and j.state = any(allowed)
+       order by j.id for update  -- also one that became live again since: what is counted is what is changed
     ), changed as (
       update qml.job j set state = target, attempt = 0, run_ts = t, worker_id = null, lease_ts = null, started_ts = null, error = null
         from old where j.id = old.id
@@ -38,6 +39,7 @@ begin
   else
     with old as (
       select d.id, d.queue, d.state from qml.done d where d.id = any(ids) and d.state = any(allowed)
+       order by d.id for update
     ), changed as (
       update qml.done d set state = target, finished_ts = t, expires_ts = t + ttl from old where d.id = old.id
     ), counted as (

@@ -12,6 +12,7 @@ begin
                   u(id, queue, method, priority, retries, timeout, type, args, kwargs, metadata)
   ), old as (
     select j.id, j.queue, j.state from qml.job j where j.id = any(ids) and (expected is null or j.state = expected)
+     order by j.id for update  -- also one that became live again since: what is counted is what is changed
   ), changed as (
     update qml.job j set queue = u.queue, method = u.method, priority = u.priority, max_retries = u.retries, timeout = u.timeout,
            job_type = u.type, args = u.args, kwargs = u.kwargs, metadata = u.metadata
@@ -27,6 +28,7 @@ begin
                   u(id, queue, method, priority, retries, timeout, type, args, kwargs, metadata)
   ), old as (
     select d.id, d.queue, d.state from qml.done d where d.id = any(ids) and (expected is null or d.state = expected)
+     order by d.id for update
   ), changed as (
     update qml.done d set queue = u.queue, method = u.method, priority = u.priority, max_retries = u.retries, timeout = u.timeout,
            job_type = u.type, args = u.args, kwargs = u.kwargs, metadata = u.metadata
