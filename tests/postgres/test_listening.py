@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from qml_nb import PostgresStorage, StorageUnavailable
+from qml_nb import Job, PostgresStorage, StorageUnavailable
 from tests.postgres.waiting import known
 
 
@@ -44,3 +44,15 @@ async def test_a_wait_that_ends_while_it_begins_to_listen_leaves_no_connection(s
     async with asyncio.timeout(10):
         while await direct.fetchval("select count(*) from pg_stat_activity where query like $1", f"LISTEN%{schema}%"):
             await asyncio.sleep(0.05)
+
+
+async def test_a_batch_is_one_notification_however_many_jobs_it_has(storage, schema, direct) -> None:
+    heard: list[str] = []
+    await direct.add_listener(f"{schema}.qml_jobs", lambda *told: heard.append(told[3]))
+
+    await storage.enqueue_many([Job("work") for _ in range(1_000)])
+    await storage.enqueue_many([Job("work") for _ in range(50)])
+    await asyncio.gather(*(storage.enqueue(Job("work")) for _ in range(300)))
+    await direct.execute("select 1")  # what was committed before it is heard by now
+
+    assert [payload.split(":")[1] for payload in heard] == ["1000", "50", "150", "150"]

@@ -21,7 +21,7 @@ STATEMENTS = {
     "claim": "select * from qml.claim('w', array['rare'], 10, 30, null)",
     "claim from two queues": "select * from qml.claim('w', array['rare', 'bulk'], 10, 30, null)",
     "claim from all queues": "select * from qml.claim('w', null, 10, 30, null)",
-    "settle": f"select qml.settle({IDS}, array[1, 2]::bigint[], array[4, 4]::smallint[], array['1', '1']::json[], "
+    "settle": f"select * from qml.settle({IDS}, array[1, 2]::bigint[], array[4, 4]::smallint[], array['1', '1']::json[], "
     "array[null, null]::text[], array[0, 0]::float8[], null, 1, 1)",
     "renew": f"select * from qml.renew({IDS}, array[1, 2]::bigint[], 30, null)",
     "sweep": "select * from qml.sweep(100, null, 1, null, 3, 'lost')",

@@ -144,6 +144,16 @@ async def test_a_row_that_the_states_do_not_allow_is_refused(storage, schema, di
         await direct.execute(f"insert into {schema}.qml_jobs ({ROW}{columns}) values ({VALUES}, {values})")
 
 
+@pytest.mark.parametrize(
+    ("columns", "values"), [("", "0, 1"), ("", "7, 1"), (", lease_ts", "4, 1, 1"), ("", "4, null")]
+)
+async def test_a_finished_row_that_the_states_do_not_allow_is_refused(storage, schema, direct, columns, values) -> None:
+    with pytest.raises((asyncpg.CheckViolationError, asyncpg.NotNullViolationError)):
+        await direct.execute(
+            f"insert into {schema}.qml_jobs_done ({ROW}, finished_ts{columns}) values ({VALUES}, {values})"
+        )
+
+
 async def test_a_role_that_may_not_make_tables_is_told(url, direct, schema) -> None:
     await direct.execute("create role poor login")
     try:

@@ -61,7 +61,7 @@ def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool, 
             return StorageUnavailable(text.format(name, why))
     if _is_mixed_up(error):
         return StorageUnavailable(_MIXED_UP.format(name, error.args[0]))
-    if isinstance(error, _ENDED) and not isinstance(error, ValueError):  # as asyncpg's error of what it can't encode is
+    if isinstance(error, _ENDED) and (opening or not isinstance(error, ValueError)):  # that is what it can't encode
         if opening:
             return NotConnected(f"no connection to {name}: {why}; {_START}")
         return ConnectionLost(
