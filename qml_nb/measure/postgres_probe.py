@@ -57,7 +57,7 @@ def read_postgres(
     """Read a database, PostgreSQL 14 or newer, and an install of this library in it.
 
     What the role may not see is empty or None, and `notes` says so. Counters come late: a connection tells what it
-    counted each second, after ten seconds of idling, and when it is closed.
+    counted each second, after ten seconds of idling, and when it is closed; PostgreSQL 14 shows it half a second later still.
 
     Args:
         url: as for `open_storage`.
