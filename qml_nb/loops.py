@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 
-LOOP = "asyncio" if uvloop is None else "uvloop"
+new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+"""Makes a new event loop; whoever asks for it runs and closes it."""
+LOOP = "asyncio"
 """Whose loops these are."""
+with suppress(ImportError):
+    import uvloop
 
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """Return a new event loop; whoever asks for it runs and closes it."""
-    return asyncio.new_event_loop() if uvloop is None else uvloop.new_event_loop()
+    new_loop, LOOP = uvloop.new_event_loop, "uvloop"
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -80,8 +80,6 @@ class Histogram:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Histogram) and +self.buckets == +other.buckets
 
-    __hash__ = None  # type: ignore[assignment]
-
     def encode(self) -> bytes:
         """Return HdrHistogram's own compressed form (V2, base64), in ticks of 1.024 µs: other tools read it."""
         hdr = HdrHistogram(1, _HIGHEST, _DIGITS)

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from qml_nb.job import ENQUEUED, Job
 from qml_nb.storage.batcher import Batcher
 from qml_nb.storage.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from qml_nb.storage.backend import Backend
+
+
+F = TypeVar("F", bound="Callable[..., Coroutine[Any, Any, Any]]")
+
+
+def coroutine_function(method: F) -> F:
+    """Mark a method whose answers may stand for coroutines: a framework that asks awaits them, and calls in the loop."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(method)
+    vars(method)["_is_coroutine"] = vars(asyncio.coroutines)["_is_coroutine"]
+    return method
 
 
 class GatheredStorage(Storage):
@@ -23,6 +36,7 @@ class GatheredStorage(Storage):
         self._push_one = Batcher(self._push)
         self._settle_one = Batcher(self._settle)
 
+    @coroutine_function
     def enqueue(self, job: Job) -> Coroutine[Any, Any, bool]:
         """Store a new job; it is stored (committed) when this is answered. False: a job with that id was there before.
 

@@ -40,6 +40,7 @@ async def test_enqueue_can_be_awaited_gathered_timed_and_made_a_task(storage: St
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(storage.enqueue(jobs[0])), asyncio.create_task(storage.enqueue(jobs[1]))]
+    assert asyncio.iscoroutinefunction(storage.enqueue)  # what frameworks ask before they call it in the loop
     answers = [await task for task in tasks]
     answers += await asyncio.gather(storage.enqueue(jobs[2]), storage.enqueue(jobs[3]))
     answers += [await asyncio.wait_for(storage.enqueue(jobs[4]), 30), await asyncio.shield(storage.enqueue(jobs[5]))]

@@ -116,7 +116,8 @@ class Switch:
                 future.cancel()
                 return
             self._progress, self._error = "", _sentence(error)
-        future.set_exception(error)
+        if future.set_running_or_notify_cancel():  # else whoever wished has given up waiting
+            future.set_exception(error)
 
     def _arrive(self, wish: str, storage: Storage, future: Future[Storage], number: int) -> None:
         with self._lock:
@@ -128,7 +129,8 @@ class Switch:
             future.cancel()
             self._storages.drop(storage)
             return
-        future.set_result(storage)
+        if future.set_running_or_notify_cancel():
+            future.set_result(storage)
         self._changed()
         if storage is not before:
             self._leave(before, pool, number)

@@ -18,7 +18,7 @@ from qml_nb.errors import InvalidValue, StorageClosed
 from qml_nb.job import CRASH_ATTEMPTS, FAILED, FINAL, LOST_LEASE, TRANSITIONS, JobState
 from qml_nb.storage.backend import Swept
 from qml_nb.storage.checks import new_jobs
-from qml_nb.storage.gathered import GatheredStorage
+from qml_nb.storage.gathered import GatheredStorage, coroutine_function
 from qml_nb.storage.postgres.records import PostgresRecords
 from qml_nb.storage.postgres.rows import (
     DONE,
@@ -48,6 +48,10 @@ _SEES_NO_MORE = "in another one a job that was settled meanwhile could be stored
 _WORTH_A_COPY = 500  # jobs from which on COPY, which takes four round trips, is the quicker way in
 
 
+class _Known(Exception):
+    """Among the jobs to copy are some that were there before."""
+
+
 class PostgresStorage(GatheredStorage):
     """A storage on PostgreSQL: `PostgresStorage("postgresql://user@host/database")`; see `PostgresConfig`.
 
@@ -60,6 +64,7 @@ class PostgresStorage(GatheredStorage):
         self._postgres = PostgresBackend(PostgresConfig.of(config, options))
         super().__init__(self._postgres)
 
+    @coroutine_function
     def enqueue(self, job: Job, *, connection: Any = None) -> Coroutine[Any, Any, bool]:
         """Store a new job; it is stored (committed) when this is answered. False: a job with that id was there before.
 
@@ -122,7 +127,7 @@ class PostgresBackend(PostgresRecords):
 
     async def _push(self, jobs: Sequence[Job]) -> Sequence[Any] | None:
         if len(jobs) >= _WORTH_A_COPY and self.config.max_jobs is None:
-            with suppress(asyncpg.UniqueViolationError):  # some were there before
+            with suppress(_Known):
                 return await self._copy(sorted(jobs, key=lambda job: job.id))  # in the order in which everybody locks
         stored: Sequence[Any] | None = await self._value("push", *as_columns(jobs), self.config.max_jobs)
         return stored
@@ -136,9 +141,12 @@ class PostgresBackend(PostgresRecords):
                 async with asyncio.timeout(
                     self.config.command_timeout
                 ):  # asyncpg's own does not end a COPY that is stuck
-                    await connection.copy_records_to_table(
-                        names.table, schema_name=names.schema, columns=ENTERED, records=as_entered(jobs)
-                    )
+                    try:
+                        await connection.copy_records_to_table(
+                            names.table, schema_name=names.schema, columns=ENTERED, records=as_entered(jobs)
+                        )
+                    except asyncpg.UniqueViolationError:
+                        raise _Known from None
                 new: Sequence[Any] | None = await connection.fetchval(enter, [job.id for job in jobs], *how_many(jobs))
                 return new
 

@@ -12,7 +12,7 @@ import asyncpg
 from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.listener import Listener
 from qml_nb.storage.postgres.outlive import Outliving
-from qml_nb.storage.postgres.unavailable import ANSWERS, CONFLICTS, FAULTS, all_in_use, unavailable
+from qml_nb.storage.postgres.unavailable import CONFLICTS, FAULTS, all_in_use, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -31,7 +31,7 @@ async def _keep(_: Any) -> None:
     """Reset nothing: statements here leave nothing behind, and asyncpg's reset is a round trip."""
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc]
+class Connection(asyncpg.Connection):
     """A connection that knows since when it is open."""
 
     __slots__ = ("born",)
@@ -123,7 +123,7 @@ class Link:
                 raise
             await self._give_back(connection)
         except FAULTS as error:
-            if isinstance(error, ANSWERS) or getattr(error, "sqlstate", "") == FULL:
+            if isinstance(error, CONFLICTS) or getattr(error, "sqlstate", "") == FULL:
                 raise
             if opening and isinstance(error, TimeoutError) and self._pool.get_size() == self.config.max_connections:
                 raise all_in_use(self.config) from None

@@ -128,12 +128,11 @@ class Listener:
             for waiter in list(self.waiters):
                 self._wake(waiter, "")
             if self.inboxes:
-                asyncio.get_running_loop().call_later(0.05, self._listen_again)
-
-    def _listen_again(self) -> None:
-        self._again = asyncio.get_running_loop().create_task(self._until_it_listens())
+                self._outliving.start(self._until_it_listens())
 
     async def _until_it_listens(self) -> None:
+        """Listen again; only after a pause, since a server that ends closes its connections before its port."""
+        await asyncio.sleep(0.05)
         while not self._closed and (self._connection is None or self._connection.is_closed()):
             with suppress(StorageError):
                 await self.listen()

@@ -11,7 +11,7 @@ begin
     raise exception using errcode = 'QML02', message = 'unfit', detail = current_setting('transaction_isolation');
   end if;
   if most is not null then
-    perform qml.make_room(0, 9223372036854775807);  -- locks, so that the next statement sees what others have stored
+    perform qml.lock_room();  -- so that the next statement sees what others have stored
     perform qml.make_room((select count(distinct u.id) from unnest(ids) u(id)
        where not exists (select from qml.job j where j.id = u.id) and not exists (select from qml.done d where d.id = u.id)),
        most);

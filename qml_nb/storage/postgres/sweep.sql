@@ -50,8 +50,11 @@ begin
     end if;
   end if;
 
-  delete from qml.lock l where l.until <= t;
-  delete from qml.message m where m.sent_ts < extract(epoch from clock_timestamp()) - 60;
+  delete from qml.lock l where l.name = any(array(
+    select o.name from qml.lock o where o.until <= t limit most for update skip locked));
+  delete from qml.message m where m.id = any(array(
+    select o.id from qml.message o where o.sent_ts < extract(epoch from clock_timestamp()) - 60
+     order by o.id limit most for update skip locked));
   perform qml.add_up();
 end $$;
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """The server undid the statement in favour of another: it may be sent again at once."""
-ANSWERS = (*CONFLICTS, asyncpg.UniqueViolationError)
-"""What is no fault, but an answer that whoever sent the statement reckons with."""
 _ENDED = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
