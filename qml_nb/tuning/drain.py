@@ -10,6 +10,7 @@ from qml_nb.config import ServerConfig
 from qml_nb.job import SUCCEEDED
 from qml_nb.load.tasks import synthetic_tasks
 from qml_nb.server.server import BackgroundJobServer
+from qml_nb.tuning.enqueueing import in_calls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,3 +31,11 @@ async def drain_rate(storage: Storage, jobs: int, worker_count: int, queues: Seq
     counts = await storage.get_job_counts()
     assert counts[SUCCEEDED] - before == jobs, counts
     return jobs / took
+
+
+async def filled_and_drained(
+    storage: Storage, jobs: int, many: int, worker_count: int, queues: Sequence[str] = ("default",)
+) -> float:
+    """Store so many jobs, `many` a call, and return the rate at which they are drained."""
+    await in_calls(storage, jobs, many, queues)
+    return await drain_rate(storage, jobs, worker_count, queues)

@@ -5,23 +5,18 @@ Run as `python -m qml_nb.tuning.dramatiq_drain URL JOBS`, in a process of its ow
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import version
-from importlib.util import find_spec
 from time import perf_counter
+
+from qml_nb.tuning.rival import rival_rate
 
 THREADS = 32
 
 
 def dramatiq_rate(url: str, jobs: int) -> tuple[str, float] | None:
     """Return what was measured, and its jobs a second; None if dramatiq is not installed."""
-    if find_spec("dramatiq") is None:
-        return None
-    command = [sys.executable, "-m", "qml_nb.tuning.dramatiq_drain", url, str(jobs)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return f"dramatiq {version('dramatiq')}, {THREADS} threads", float(done.stdout)
+    return rival_rate("dramatiq", "qml_nb.tuning.dramatiq_drain", f"{THREADS} threads", url, jobs)
 
 
 def _drain(url: str, jobs: int) -> float:

@@ -5,17 +5,15 @@ Run as `python -m qml_nb.tuning.pgqueuer_drain URL JOBS`, in a process of its ow
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from importlib import import_module
-from importlib.metadata import version
-from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
 import asyncpg
 
 from qml_nb import loops
+from qml_nb.tuning.rival import rival_rate
 
 BATCH = 100
 _DATABASE = "pgqueuer_bench"
@@ -23,11 +21,8 @@ _DATABASE = "pgqueuer_bench"
 
 def pgqueuer_rate(url: str, jobs: int) -> tuple[str, float] | None:
     """Return what was measured, and its jobs a second; None if pgqueuer is not installed."""
-    if find_spec("pgqueuer") is None:
-        return None
-    command = [sys.executable, "-m", "qml_nb.tuning.pgqueuer_drain", url, str(jobs)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return f"pgqueuer {version('pgqueuer')}, batch {BATCH}, asyncpg, {loops.LOOP}", float(done.stdout)
+    how = f"batch {BATCH}, asyncpg, {loops.LOOP}"
+    return rival_rate("pgqueuer", "qml_nb.tuning.pgqueuer_drain", how, url, jobs)
 
 
 async def _drain(url: str, jobs: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,11 +14,11 @@ from qml_nb import loops
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
 from qml_nb.tuning import enqueueing
-from qml_nb.tuning.drain import drain_rate
+from qml_nb.tuning.drain import filled_and_drained
 from qml_nb.tuning.figures import Figure, figure
 from qml_nb.tuning.pgqueuer_drain import pgqueuer_rate
 from qml_nb.tuning.pickup import pickup_figures
-from qml_nb.tuning.postgres_raw import cycled, pushed
+from qml_nb.tuning.postgres_raw import cycled, pushed, settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -66,10 +67,15 @@ def _enqueueing(url: str, repeats: int, say: Say) -> Iterator[Figure]:
     say(what)
     yield figure(what, [loops.run(enqueueing.alone(JOBS)) for _ in range(repeats)], "jobs/s")
     for what, rate, many, goal in (
-        (f"the guide's program: {GUIDE_TASKS} tasks of {GUIDE_JOBS // GUIDE_TASKS} enqueues", _guide, BATCH, 30_000),
-        (f"{JOBS:,} concurrent enqueues, gathered", _gathered, BATCH, 35_000),
-        (f"{JOBS:,} concurrent enqueues, a task made for each", _tasks, BATCH, 35_000),
-        (f"enqueue_many, {MANY:,} a call", _calls, MANY, 100_000),
+        (
+            f"the guide's program: {GUIDE_TASKS} tasks of {GUIDE_JOBS // GUIDE_TASKS} enqueues",
+            partial(enqueueing.from_producers, jobs=GUIDE_JOBS, producers=GUIDE_TASKS),
+            BATCH,
+            30_000,
+        ),
+        (f"{JOBS:,} concurrent enqueues, gathered", partial(enqueueing.gathered, jobs=JOBS), BATCH, 35_000),
+        (f"{JOBS:,} concurrent enqueues, a task made for each", partial(enqueueing.as_tasks, jobs=JOBS), BATCH, 35_000),
+        (f"enqueue_many, {MANY:,} a call", partial(enqueueing.in_calls, jobs=JOBS, many=MANY), MANY, 100_000),
     ):
         say(what)
         yield _beside(
@@ -80,9 +86,15 @@ def _enqueueing(url: str, repeats: int, say: Say) -> Iterator[Figure]:
 def _draining(url: str, repeats: int, say: Say) -> Iterator[Figure]:
     what = f"server draining {JOBS:,} no-op jobs, {SLOTS} slots"
     say(what)
-    both = [(_measured(url, _drain), _bench(url, cycled, BATCH)) for _ in range(repeats)]
-    drained = _beside(what, 28_000, both, f"push, claim and settle {BATCH}", share_goal=0.6)
+    drain = partial(filled_and_drained, jobs=JOBS, many=MANY, worker_count=SLOTS)
+    both = [(_measured(url, drain), _settled(url)) for _ in range(repeats)]
+    drained = _beside(what, 28_000, both, f"claim and settle {BATCH}", share_goal=0.6)
     yield drained
+    cycles = [cycle for _ in range(repeats) if (cycle := _bench(url, cycled, BATCH))]
+    if cycles:
+        yield figure(f"pgbench, one connection: push, claim and settle {BATCH}", cycles, "jobs/s")
+    else:
+        say("pgbench: not measured, it is not beside the server's programs")
     say("pgqueuer, the same jobs")
     rivals = [rival for _ in range(repeats) if (rival := pgqueuer_rate(url, RIVAL_JOBS))]
     if rivals:
@@ -94,7 +106,7 @@ def _draining(url: str, repeats: int, say: Say) -> Iterator[Figure]:
         say("pgqueuer: not measured, pip install 'pgqueuer>=1.6'")
     what = f"the drain with {FINISHED:,} finished jobs in the archive"
     say(what)
-    runs = [(_measured(url, _drain, _FINISHED, FINISHED), _measured(url, _drain)) for _ in range(repeats)]
+    runs = [(_measured(url, drain, _FINISHED, FINISHED), _measured(url, drain)) for _ in range(repeats)]
     yield figure(
         what,
         [with_history for with_history, _ in runs],
@@ -166,6 +178,16 @@ def _bench(url: str, bench: Callable[[str, str, int], float | None], many: int) 
     return loops.run(run())
 
 
+def _settled(url: str) -> float | None:
+    async def run() -> float | None:
+        async with _schema(url) as names:
+            async with await open_storage(url, **names) as storage:
+                await enqueueing.in_calls(storage, JOBS, MANY)
+            return settled(url, names["schema_name"], BATCH, JOBS)
+
+    return loops.run(run())
+
+
 @asynccontextmanager
 async def _schema(url: str, fill: str = "", rows: int = 0) -> AsyncIterator[Mapping[str, str]]:
     schema = _fresh()
@@ -180,27 +202,6 @@ async def _schema(url: str, fill: str = "", rows: int = 0) -> AsyncIterator[Mapp
     finally:
         await connection.execute(f'drop schema "{schema}" cascade')
         await connection.close()
-
-
-async def _guide(storage: Storage) -> float:
-    return await enqueueing.from_producers(storage, GUIDE_JOBS, GUIDE_TASKS)
-
-
-async def _gathered(storage: Storage) -> float:
-    return await enqueueing.gathered(storage, JOBS)
-
-
-async def _tasks(storage: Storage) -> float:
-    return await enqueueing.as_tasks(storage, JOBS)
-
-
-async def _calls(storage: Storage) -> float:
-    return await enqueueing.in_calls(storage, JOBS, MANY)
-
-
-async def _drain(storage: Storage) -> float:
-    await _calls(storage)
-    return await drain_rate(storage, JOBS, SLOTS)
 
 
 def _fresh() -> str:

@@ -27,22 +27,28 @@ select "{schema}".qml_jobs_settle(
 
 def pushed(url: str, schema: str, many: int) -> float | None:
     """Return the jobs a second that one connection stores, so many a call; None where pgbench is missing."""
-    return _rate(url, _PUSH.format(schema=schema, many=many), many)
+    return _rate(url, _PUSH.format(schema=schema, many=many), many, "-T", SECONDS)
 
 
 def cycled(url: str, schema: str, many: int) -> float | None:
     """Return the jobs a second that one connection stores, claims and settles, so many a call, one call after the other."""
-    return _rate(url, (_PUSH + _CLAIM_AND_SETTLE).format(schema=schema, many=many), many)
+    return _rate(url, (_PUSH + _CLAIM_AND_SETTLE).format(schema=schema, many=many), many, "-T", SECONDS)
 
 
-def _rate(url: str, script: str, many: int) -> float | None:
+def settled(url: str, schema: str, many: int, jobs: int) -> float | None:
+    """Return the jobs a second that one connection claims and settles of those that are there, so many a call."""
+    return _rate(url, _CLAIM_AND_SETTLE.format(schema=schema, many=many), many, "-t", jobs // many)
+
+
+def _rate(url: str, script: str, many: int, *until: str | int) -> float | None:
     program = find_postgres() / "pgbench"
     if not program.exists():
         return None
     with TemporaryDirectory(prefix="qml-bench-") as folder:
         file = Path(folder) / "cycle.sql"
         file.write_text(script)
-        command = (str(program), "-n", "-M", "prepared", "-D", "n=0", "-T", str(SECONDS), "-f", str(file), url)
+        options = ("-n", "-M", "prepared", "-D", "n=0", "-f", str(file))
+        command = (str(program), *options, *map(str, until), url)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     found = re.search(r"^tps = ([\d.]+)", done.stdout, re.MULTILINE)
     if done.returncode or not found:

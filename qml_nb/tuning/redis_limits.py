@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,7 +13,7 @@ from qml_nb.job import Job
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
 from qml_nb.tuning import enqueueing
-from qml_nb.tuning.drain import drain_rate
+from qml_nb.tuning.drain import filled_and_drained
 from qml_nb.tuning.dramatiq_drain import dramatiq_rate
 from qml_nb.tuning.figures import Figure, figure
 from qml_nb.tuning.pickup import pickup_figures
@@ -59,10 +60,14 @@ def _enqueueing(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[
     say(what)
     yield figure(what, [loops.run(enqueueing.alone(JOBS)) for _ in range(repeats)], "jobs/s")
     for what, rate, goal in (
-        (f"{JOBS:,} concurrent enqueues, gathered", _gathered, 60_000),
-        (f"{JOBS:,} concurrent enqueues, a task made for each", _tasks, 60_000),
-        (f"{PRODUCERS} looping producers, one await enqueue each", _producers, 80_000),
-        (f"enqueue_many, {MANY:,} a call", _calls, 150_000),
+        (f"{JOBS:,} concurrent enqueues, gathered", partial(enqueueing.gathered, jobs=JOBS), 60_000),
+        (f"{JOBS:,} concurrent enqueues, a task made for each", partial(enqueueing.as_tasks, jobs=JOBS), 60_000),
+        (
+            f"{PRODUCERS} looping producers, one await enqueue each",
+            partial(enqueueing.from_producers, jobs=JOBS, producers=PRODUCERS),
+            80_000,
+        ),
+        (f"enqueue_many, {MANY:,} a call", partial(enqueueing.in_calls, jobs=JOBS, many=MANY), 150_000),
     ):
         say(what)
         both = [(_measured(url, rate), raw_rates(url, JOBS)[0]) for _ in range(repeats)]
@@ -79,7 +84,8 @@ def _enqueueing(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[
 def _draining(url: str, repeats: int, say: Callable[[str], None]) -> Iterator[Figure]:
     what = f"server draining {JOBS:,} no-op jobs, {SLOTS} slots"
     say(what)
-    both = [(_measured(url, _drain), raw_rates(url, JOBS)[1]) for _ in range(repeats)]
+    drain = partial(filled_and_drained, jobs=JOBS, many=MANY, worker_count=SLOTS)
+    both = [(_measured(url, drain), raw_rates(url, JOBS)[1]) for _ in range(repeats)]
     drained = figure(
         what,
         [value for value, _ in both],
@@ -111,8 +117,14 @@ def _pickup(url: str) -> Iterator[Figure]:
 
 def _cluster(single: str, cluster: str, repeats: int) -> Iterator[Figure]:
     for what, rate in (
-        (f"cluster of 3, {len(QUEUES)} queues: enqueue_many", _calls_to_queues),
-        (f"cluster of 3, {len(QUEUES)} queues: drain", _drain_queues),
+        (
+            f"cluster of 3, {len(QUEUES)} queues: enqueue_many",
+            partial(enqueueing.in_calls, jobs=JOBS, many=MANY, queues=QUEUES),
+        ),
+        (
+            f"cluster of 3, {len(QUEUES)} queues: drain",
+            partial(filled_and_drained, jobs=JOBS, many=MANY, worker_count=SLOTS, queues=QUEUES),
+        ),
     ):
         both = [(_measured(cluster, rate), _measured(single, rate)) for _ in range(repeats)]
         yield figure(
@@ -134,36 +146,6 @@ def _measured(url: str, rate: Rate) -> float:
             return await rate(storage)
 
     return loops.run(run())
-
-
-async def _gathered(storage: Storage) -> float:
-    return await enqueueing.gathered(storage, JOBS)
-
-
-async def _tasks(storage: Storage) -> float:
-    return await enqueueing.as_tasks(storage, JOBS)
-
-
-async def _producers(storage: Storage) -> float:
-    return await enqueueing.from_producers(storage, JOBS, PRODUCERS)
-
-
-async def _calls(storage: Storage) -> float:
-    return await enqueueing.in_calls(storage, JOBS, MANY)
-
-
-async def _calls_to_queues(storage: Storage) -> float:
-    return await enqueueing.in_calls(storage, JOBS, MANY, QUEUES)
-
-
-async def _drain(storage: Storage) -> float:
-    await _calls(storage)
-    return await drain_rate(storage, JOBS, SLOTS)
-
-
-async def _drain_queues(storage: Storage) -> float:
-    await _calls_to_queues(storage)
-    return await drain_rate(storage, JOBS, SLOTS, QUEUES)
 
 
 async def _memory(url: str) -> Figure:

@@ -46,7 +46,7 @@ def test_the_rival_ran_all_of_its_jobs(figures: list[Figure]) -> None:
 def test_a_rival_or_a_pgbench_that_is_not_installed_is_left_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("qml_nb.tuning.pgqueuer_drain.find_spec", lambda _name: None)
+    monkeypatch.setattr("qml_nb.tuning.rival.find_spec", lambda _name: None)
     monkeypatch.setattr("qml_nb.tuning.postgres_raw.find_postgres", lambda: tmp_path)
 
     assert pgqueuer_rate("postgresql://127.0.0.1:1/x", 1) is None

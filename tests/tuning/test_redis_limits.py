@@ -41,6 +41,6 @@ def test_the_rival_ran_all_of_its_jobs(figures: list[Figure]) -> None:
 
 
 def test_a_rival_that_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qml_nb.tuning.dramatiq_drain.find_spec", lambda _name: None)
+    monkeypatch.setattr("qml_nb.tuning.rival.find_spec", lambda _name: None)
 
     assert dramatiq_rate("redis://127.0.0.1:1", 1) is None
