@@ -1,7 +1,11 @@
 """Every method of the face, called once at least, so that every kind of key is there."""
 
 import asyncio
+import traceback
 
+import pytest
+
+from qml_nb.errors import StorageUnavailable
 from qml_nb.job import Job
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
@@ -75,3 +79,10 @@ async def work_once(storage: Storage) -> None:
     """Take a job through the queue: what a storage must be able to do to count as reached."""
     [job] = await put(storage)
     assert (await claim(storage)).id == job.id
+
+
+async def said_by(storage: Storage) -> str:
+    """All that is said, with tracebacks, where a job can not be taken through the queue."""
+    with pytest.raises(StorageUnavailable) as refusal:
+        await work_once(storage)
+    return "".join(traceback.format_exception(refusal.value))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _PROGRAMS = ("initdb", "postgres")
+_ROOTS = (Path("/usr/lib/postgresql"), Path("/opt/homebrew/opt"), Path("/usr/local/opt"))
 _INITDB_TIMEOUT = 60.0
 _ACCOUNTS = ("postgres", "nobody")
 # Data that need not outlive the process need not reach the disk either.
@@ -56,8 +57,7 @@ def _on_path() -> Iterator[Path]:
 
 
 def _installed() -> list[Path]:
-    roots = (Path("/usr/lib/postgresql"), Path("/opt/homebrew/opt"), Path("/usr/local/opt"))
-    folders = [path for root in roots for path in root.glob("*/bin") if (path / "initdb").exists()]
+    folders = [path for root in _ROOTS for path in root.glob("*/bin") if (path / "initdb").exists()]
     return sorted(
         folders, key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)], reverse=True
     )

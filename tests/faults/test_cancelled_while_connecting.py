@@ -12,12 +12,13 @@ from qml_nb.servers import LocalServers
 from tests.faults.conftest import Connect
 from tests.faults.load import LONG, until
 from tests.faults.test_cancelled_callers import cancel_some
+from tests.versions import PROGRAMS
 
 
 @pytest.fixture
 def url(servers: LocalServers) -> str:
     """The address of a server."""
-    return servers.postgres()
+    return servers.postgres(programs=PROGRAMS)
 
 
 async def test_those_who_come_first_may_be_cancelled_while_it_opens(connect: Connect, url: str) -> None:

@@ -16,12 +16,13 @@ from qml_nb.servers.reaper import children_of
 from qml_nb.storage.postgres.names import Names
 from tests.faults.conftest import Connect
 from tests.faults.load import load, until
+from tests.versions import PROGRAMS
 
 
 @pytest.fixture
 def server(servers: LocalServers) -> LocalServer:
     """A server that is to refuse."""
-    return servers.server(servers.postgres())
+    return servers.server(servers.postgres(programs=PROGRAMS))
 
 
 @pytest.fixture

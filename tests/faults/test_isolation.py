@@ -10,6 +10,7 @@ import pytest
 from qml_nb import Job, JobState, Storage
 from qml_nb.servers import LocalServers
 from tests.faults.conftest import Connect
+from tests.versions import PROGRAMS
 
 WRITERS = 20
 
@@ -18,7 +19,7 @@ WRITERS = 20
 async def test_many_writers_lose_nothing_and_double_nothing_whatever_the_database_isolates(
     connect: Connect, servers: LocalServers, isolation
 ) -> None:
-    url = servers.postgres(options={"default_transaction_isolation": isolation})
+    url = servers.postgres(programs=PROGRAMS, options={"default_transaction_isolation": isolation})
     storages = [connect(url, max_connections=5) for _ in range(WRITERS)]
     jobs = [[Job("work", [writer, number]) for number in range(30)] for writer in range(WRITERS)]
     ends = await asyncio.gather(*(work(storages[writer], jobs[writer]) for writer in range(WRITERS)))

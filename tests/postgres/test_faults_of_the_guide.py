@@ -35,6 +35,7 @@ from tests.clock import at
 from tests.contract.states import ALL, bring_to, claim, put
 from tests.postgres.wire import listening
 from tests.verbs import exercise
+from tests.versions import PROGRAMS
 
 QML = "qml_jobs"
 
@@ -42,7 +43,7 @@ QML = "qml_jobs"
 @pytest.fixture(scope="module")
 def talkative(servers: LocalServers) -> LocalServer:
     """A server that writes down what it is asked."""
-    return servers.server(servers.postgres(options={"log_statement": "all"}))
+    return servers.server(servers.postgres(programs=PROGRAMS, options={"log_statement": "all"}))
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ async def written(connection: Any, call: Any) -> int:
 
 async def test_a_big_body_is_not_written_again_while_its_job_lives(connect: Any, servers: LocalServers) -> None:
     """23: the whole job was encoded and written again with each change of state."""
-    url = servers.postgres(options={"autovacuum": "off", "full_page_writes": "off"})
+    url = servers.postgres(programs=PROGRAMS, options={"autovacuum": "off", "full_page_writes": "off"})
     storage, body = await connect(url), os.urandom(500_000).hex()
     direct = await asyncpg.connect(url)
     assert await written(direct, storage.enqueue(Job("work", [body], max_retries=5))) > 500_000

@@ -15,6 +15,7 @@ from qml_nb.servers import LocalServers
 from tests.contract.states import put
 from tests.places import free_port
 from tests.verbs import work_once
+from tests.versions import PROGRAMS
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ async def prepared(storage: Any) -> int:
 async def test_synchronous_commit_decides_what_survives_a_crash(
     connect: Any, servers: LocalServers, server, said, kept
 ) -> None:
-    url = servers.postgres(options={"synchronous_commit": server, "wal_writer_delay": "10000ms"})
+    url = servers.postgres(programs=PROGRAMS, options={"synchronous_commit": server, "wal_writer_delay": "10000ms"})
     await (await connect(url, synchronous_commit=True)).pause_queue("other")  # the tables are on disk
     await put(await connect(url, synchronous_commit=said))
     servers.server(url).kill()

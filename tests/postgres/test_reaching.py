@@ -13,7 +13,8 @@ import pytest
 from qml_nb import Job, StorageUnavailable, open_storage
 from qml_nb.servers import LocalServers
 from tests.places import as_postgres, certificate, free_port, port_without_answer, silent_port, speaking_tls
-from tests.verbs import exercise, work_once
+from tests.verbs import exercise, said_by, work_once
+from tests.versions import PROGRAMS
 
 SECRET = "s3cr3t p@ss/w:rd?#%é"
 QUOTED = quote(SECRET, safe="")
@@ -39,7 +40,9 @@ async def test_a_unix_socket_is_reached(connect: Any, servers: LocalServers) -> 
     where = servers.directory / "sockets"
     where.mkdir(mode=0o777)
     where.chmod(0o777)  # the server may run as another user
-    address = servers.postgres(options={"unix_socket_directories": str(where), "listen_addresses": ""})
+    address = servers.postgres(
+        programs=PROGRAMS, options={"unix_socket_directories": str(where), "listen_addresses": ""}
+    )
 
     await exercise(await connect(f"postgresql://postgres@/postgres?host={where}&port={servers.server(address).port}"))
 
@@ -61,7 +64,7 @@ async def test_any_form_of_host_gets_as_far_as_the_network(host: str) -> None:
 @pytest.fixture(scope="module")
 def locked(servers: LocalServers) -> str:
     """A server that wants a password."""
-    return servers.postgres(password=SECRET)
+    return servers.postgres(programs=PROGRAMS, password=SECRET)
 
 
 async def test_user_and_password_of_the_url_are_used(connect: Any, locked: str, schema: str) -> None:
@@ -97,7 +100,7 @@ def assert_hidden(text: str) -> None:
 
 
 async def test_no_error_of_a_server_that_is_lost_shows_the_password(connect: Any, servers: LocalServers) -> None:
-    url = servers.postgres(password=SECRET)
+    url = servers.postgres(programs=PROGRAMS, password=SECRET)
     storage = await connect(url, command_timeout=0.2, connect_timeout=0.2)
     shown = [repr(storage), repr(storage.backend), repr(storage.backend.config)]
     servers.server(url).freeze()
@@ -106,12 +109,6 @@ async def test_no_error_of_a_server_that_is_lost_shows_the_password(connect: Any
     shown += [await said_by(storage), await said_by(storage)]
 
     assert_hidden("".join(shown))
-
-
-async def said_by(storage: Any) -> str:
-    with pytest.raises(StorageUnavailable) as refusal:
-        await work_once(storage)
-    return "".join(traceback.format_exception(refusal.value))
 
 
 async def test_a_user_who_may_only_read_is_told_what_is_missing(connect: Any, url: str, schema: str, direct) -> None:
@@ -168,7 +165,7 @@ async def test_connect_timeout_ends_the_wait_for_a_connection(silence: Any) -> N
 
 
 async def test_command_timeout_ends_the_wait_for_a_frozen_server(connect: Any, servers: LocalServers) -> None:
-    url = servers.postgres()
+    url = servers.postgres(programs=PROGRAMS)
     storage = await connect(url, command_timeout=0.3, connect_timeout=60)
     await work_once(storage)
     servers.server(url).freeze()

@@ -83,6 +83,21 @@ async def test_a_new_version_replaces_the_functions_while_jobs_run(connect, url,
     }
 
 
+async def test_an_older_schema_is_recognised_and_a_migration_that_fails_leaves_it_as_it_was(
+    connect, url, schema, direct, monkeypatch
+) -> None:
+    storage = await connect(url)
+    jobs = await put(storage, 3)
+    monkeypatch.setattr(schema_module, "VERSION", 2)
+    monkeypatch.setitem(schema_module.MIGRATIONS, 2, "schema")  # makes what is there
+    with pytest.raises(SchemaMismatch, match="has schema version 1, and this qml_nb reads 2; run `qml-nb migrate URL`"):
+        await connect(url, auto_migrate=False)
+    with pytest.raises(StorageError, match="already exists"):
+        await connect(url)
+    assert await direct.fetch(f"select version from {schema}.qml_jobs_version") == [(1,)]
+    assert ids(await storage.claim("w", None, 10, 30.0)) == ids(jobs)
+
+
 @pytest.mark.parametrize("other", [{"schema_name": "elsewhere"}, {"table_name": "other_jobs"}])
 async def test_two_installs_share_a_database_and_nothing_else(connect, url, direct, other) -> None:
     mine, theirs = await connect(url), await connect(url, **other)

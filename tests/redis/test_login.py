@@ -11,7 +11,7 @@ from qml_nb.errors import StorageUnavailable
 from qml_nb.servers import LocalServers
 from qml_nb.storage import open_storage
 from tests.servers.asking import ask
-from tests.verbs import exercise, work_once
+from tests.verbs import exercise, said_by, work_once
 
 SECRET = "s3cr3t p@ss/w:rd?#%é"
 WRONG = "wr0ng-0ne"
@@ -108,12 +108,6 @@ async def test_no_error_of_a_server_that_is_lost_shows_the_password(connect: Any
     shown += [await said_by(storage), await said_by(storage)]
 
     assert_hidden("".join(shown))
-
-
-async def said_by(storage: Any) -> str:
-    with pytest.raises(StorageUnavailable) as refusal:
-        await work_once(storage)
-    return "".join(traceback.format_exception(refusal.value))
 
 
 async def test_what_fails_in_the_background_shows_no_password(

