@@ -166,7 +166,7 @@ class PostgresConfig(Retention):
         idle_timeout: seconds after which an unused connection is closed; 0 for never.
         max_lifetime: seconds after which a connection is closed and made anew.
         schema_name, table_name: where everything lies: the live table has this name, all else begins with it. Two pairs
-            share a database and nothing else.
+            share a database and nothing else; in one schema, `x` and `x_done` would meet.
         auto_migrate: whether to make or update tables and functions when they are not of this version.
         require_ssl: whether to refuse to talk without encryption.
         listen_dsn: the URL for LISTEN where `database_url` leads to a pooler; None for the same. Behind PgBouncer in

@@ -10,8 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from qml_nb import Job, JobState, StorageUnavailable
+from qml_nb import BackgroundJobServer, Job, JobState, StorageUnavailable
 from qml_nb.job import Outcome
+from qml_nb.load import synthetic_tasks
 from qml_nb.storage.postgres.names import Names
 from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim, put
@@ -198,3 +199,24 @@ async def test_what_becomes_live_and_is_claimed_while_a_verb_waits_is_counted_on
     assert {state: many for state, many in (await storage.get_job_counts()).items() if many} == counted
     await claimer.close()
     await watcher.close()
+
+
+async def test_a_server_claims_over_one_connection_however_many_slots_it_has(storage) -> None:
+    claim, under_way, most = storage.backend.claim, 0, 0
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return await claim(*arguments, **options)
+        finally:
+            under_way -= 1
+
+    storage.backend.claim = counted
+    await storage.enqueue_many([Job("noop") for _ in range(2_000)])
+    async with BackgroundJobServer(storage, synthetic_tasks(), worker_count=100) as server:
+        await server.drained()
+
+    assert (await storage.get_job_counts())[JobState.SUCCEEDED] == 2_000
+    assert most == 1

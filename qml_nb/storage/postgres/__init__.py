@@ -71,7 +71,8 @@ class PostgresStorage(GatheredStorage):
         Args:
             job: a new job.
             connection: an asyncpg connection to the same database. The job is stored in the transaction that is open there:
-                it exists, and workers are woken, if and when that commits. Without one, it is on its way at once, together with
+                it exists, and workers are woken, if and when that commits (`totals` count it at once). With `max_jobs`
+                every other push waits until then. Without one, it is on its way at once, together with
                 those of this event loop's other callers; what is returned is then a future that asyncio takes for a
                 coroutine too: `gather` makes no task of it, which is half of what the call would cost.
 
