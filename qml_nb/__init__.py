@@ -1,14 +1,18 @@
 """qml_nb: a job queue whose tuning can be seen. The public names."""
 
-from qml_nb.config import MemoryConfig, PostgresConfig, RedisConfig, ServerConfig
+from qml_nb.config import MemoryConfig, PostgresConfig, QueueConfig, RedisConfig, ServerConfig
 from qml_nb.errors import (
     CapacityExceeded,
     InvalidJob,
     InvalidStateTransition,
     InvalidValue,
+    JobFailed,
     JobNotFound,
     JobTimeout,
+    ProcessDied,
     QMLError,
+    QueueFull,
+    RemoteError,
     SchemaMismatch,
     StorageClosed,
     StorageError,
@@ -31,6 +35,7 @@ __all__ = [
     "InvalidStateTransition",
     "InvalidValue",
     "Job",
+    "JobFailed",
     "JobNotFound",
     "JobState",
     "JobTimeout",
@@ -38,10 +43,14 @@ __all__ = [
     "MemoryStorage",
     "PostgresConfig",
     "PostgresStorage",
+    "ProcessDied",
     "QMLError",
+    "QueueConfig",
+    "QueueFull",
     "Recurring",
     "RedisConfig",
     "RedisStorage",
+    "RemoteError",
     "RetryPolicy",
     "SchemaMismatch",
     "ServerConfig",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Self
 
 from qml_nb.errors import InvalidValue, UnknownOption
-from qml_nb.validate import check_bool, check_int, check_name, check_names, check_seconds
+from qml_nb.validate import check_bool, check_int, check_name, check_names, check_rate, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -256,6 +257,44 @@ def _default(config: Options, name: str) -> object:
     return signature(type(config)).parameters[name].default
 
 
+FULL = ("reject", "block", "drop_oldest")
+"""What can happen to a job for which its queue has no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig(Options):
+    """What one queue may do, over all servers and callers; kept in the storage: see `Storage.configure_queue`.
+
+    Args:
+        concurrency: the most jobs of the queue that run at a time, prefetched ones included; None for no bound.
+        rate: the most jobs a second that are handed out, on average; None for no bound. One that is handed back has
+            used its turn.
+        burst: how many may be handed out at once after a pause, where there is a rate.
+        max_waiting: the most jobs that wait; None for no bound. Scheduled ones don't count until they are due, and what
+            is due, retried, requeued or handed back comes in, full or not.
+        when_full: what happens to a new job that finds the queue full. "reject": it raises `QueueFull`; "block": the
+            caller waits until there is room; "drop_oldest": it is stored, and the oldest of those with the lowest
+            priority is moved to deleted.
+    """
+
+    _: KW_ONLY
+    concurrency: int | None = None
+    rate: float | None = None
+    burst: int = 1
+    max_waiting: int | None = None
+    when_full: str = "reject"
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "max_waiting"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name), 1)
+        if self.rate is not None:
+            self._set(rate=check_rate("rate", self.rate))
+        check_int("burst", self.burst, 1, 1_000_000)
+        if self.when_full not in FULL:
+            raise InvalidValue("when_full", f"to be one of {', '.join(FULL)}", self.when_full)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerConfig(Options):
     """Options of a `BackgroundJobServer`.
@@ -265,7 +304,11 @@ class ServerConfig(Options):
         worker_count: how many jobs run at a time, its slots. `server.resize` changes it.
         polling_interval: the longest wait between two looks at an empty queue. The storage's push wakes the server
             much earlier; this is the net below it.
-        queues: the queues to serve; empty for all of them.
+        queues: the queues to serve; empty for all of them. As a mapping, {"critical": 6, "bulk": 1}, it gives each a
+            weight: of what is handed out, each gets that share while all of them have jobs, and what one leaves
+            goes to the others.
+        queue_order: "priority": the highest priority first, then the oldest, over all queues; "strict": the queues in
+            the order given, the next one only when the one before has nothing to give. Weights need "priority".
         fetch_batch_size: how many jobs one claim asks for, when that is more than the idle slots. The surplus waits
             inside the server, under lease: 1 for none, more for fewer round trips. With more than 1, a claim also
             asks for as many jobs as will start, at the last one's pace, while its answer is under way or in a quarter
@@ -274,19 +317,29 @@ class ServerConfig(Options):
         lease: seconds that a claim holds without renewal. Every third of it, leases are renewed; a server that
             dies loses its jobs to others after at most this time.
         shutdown_timeout: seconds that running jobs get to end when the server stops, before they are cancelled.
-        scheduler_poll_interval: seconds between two sweeps: due jobs promoted, lost leases reclaimed, old jobs pruned.
+        scheduler_poll_interval: seconds between two sweeps: due jobs promoted, lost leases reclaimed, old jobs pruned,
+            recurring schedules fired.
+        telemetry_interval: seconds between two snapshots published in the storage, for monitors elsewhere; None for none.
+        progress_interval: seconds between two reports of a job's progress; what it says meanwhile, but the last, is left out.
+        process_count: how many processes run tasks registered with `process=True`, started as they are needed; None
+            for one a processor.
     """
 
     server_name: str = "qml-server"
     _: KW_ONLY
     worker_count: int = 10
     polling_interval: float = 1.0
-    queues: Sequence[str] = ("default",)
+    queues: Sequence[str] | Mapping[str, float] = ("default",)
+    queue_order: str = "priority"
     fetch_batch_size: int = 10
     job_timeout: float | None = 300.0
     lease: float = 30.0
     shutdown_timeout: float = 30.0
-    scheduler_poll_interval: float = 0.1
+    scheduler_poll_interval: float = 0.05
+    telemetry_interval: float | None = 0.25
+    progress_interval: float = 0.25
+    process_count: int | None = None
+    weights: tuple[float, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_name("server_name", self.server_name)
@@ -297,4 +350,23 @@ class ServerConfig(Options):
         self._set(shutdown_timeout=check_seconds("shutdown_timeout", self.shutdown_timeout, above=False))
         if self.job_timeout is not None:
             self._set(job_timeout=check_seconds("job_timeout", self.job_timeout))
+        if self.telemetry_interval is not None:
+            self._set(telemetry_interval=check_seconds("telemetry_interval", self.telemetry_interval))
+        self._set(progress_interval=check_seconds("progress_interval", self.progress_interval, above=False))
+        if self.process_count is not None:
+            check_int("process_count", self.process_count, 1, 10_000)
+        self._check_queues()
+
+    def _check_queues(self) -> None:
+        if self.queue_order not in ("priority", "strict"):
+            raise InvalidValue("queue_order", "to be priority or strict", self.queue_order)
+        weights = self.queues if isinstance(self.queues, Mapping) else None
+        if weights is not None:
+            if self.queue_order == "strict":
+                raise InvalidValue(
+                    "queues", "to be a list where queue_order is strict", weights, "weights are another order"
+                )
+            self._set(
+                weights=tuple(check_rate(f"queues[{name!r}]", weight) for name, weight in weights.items()) or None
+            )
         self._set(queues=check_names("queues", self.queues) or ())

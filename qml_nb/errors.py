@@ -8,12 +8,16 @@
     ├── JobNotFound             (LookupError)     no job with that id is stored
     ├── UnknownMethod           (LookupError)     no task is registered under that name
     ├── JobTimeout              (TimeoutError)    a job ran longer than it may
+    ├── JobFailed               (RuntimeError)    a job whose result was asked for has none: it failed, or was deleted
+    ├── ProcessDied             (RuntimeError)    the process that ran a job ended without an answer
+    ├── RemoteError             (RuntimeError)    what a task raised in another process
     ├── LocalServerNotFound     (FileNotFoundError) no server program of that kind is on this machine
     ├── LocalServerFailed       (RuntimeError)    a local server did not start, or not as it should
     │   └── PortTaken           (RuntimeError)    … since another process has its port
     ├── LocalServersStopped     (RuntimeError)    local servers were stopped before the call
     └── StorageError            (RuntimeError)
         ├── CapacityExceeded                      the storage is full; nothing was stored
+        │   └── QueueFull                         … or one queue is
         ├── StorageUnavailable  (ConnectionError) the server behind the storage can't be reached
         ├── SchemaMismatch                        the database has another form than this version reads
         └── StorageClosed                         the storage was closed before the call
@@ -141,6 +145,41 @@ class JobTimeout(QMLError, TimeoutError):
         return f"job {self.job_id!r} ran longer than its timeout of {self.timeout:g} s"
 
 
+class JobFailed(QMLError, RuntimeError):
+    """A job ended without a result: `state` is failed or deleted, `error` what is stored of the reason."""
+
+    def __init__(self, job_id: str, state: str, error: str = "") -> None:
+        super().__init__(job_id, state, error)
+        self.job_id, self.state, self.error = job_id, state, error
+
+    def __str__(self) -> str:
+        first = self.error.partition("\n")[0]
+        return f"job {self.job_id!r} is {self.state} and has no result{f': {first}' if first else ''}"
+
+
+class ProcessDied(QMLError, RuntimeError):
+    """The process that ran a job ended without an answer; `status` is its exit status, negative for a signal."""
+
+    def __init__(self, method: str, status: int) -> None:
+        super().__init__(method, status)
+        self.method, self.status = method, status
+
+    def __str__(self) -> str:
+        how = f"was killed by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
+        return f"the process that ran {_shown(self.method)!r} {how} before it answered"
+
+
+class RemoteError(QMLError, RuntimeError):
+    """What a task raised in another process: `text` as it is stored, `kinds` the names of its class and their bases."""
+
+    def __init__(self, text: str, kinds: Iterable[str] = ()) -> None:
+        super().__init__(text, tuple(kinds))
+        self.text, self.kinds = text, frozenset(kinds)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class LocalServerNotFound(QMLError, FileNotFoundError):
     """No server program of that kind is on this machine."""
 
@@ -193,6 +232,22 @@ class CapacityExceeded(StorageError):
             f"the storage holds {self.stored} unfinished jobs of at most max_jobs={self.max_jobs}, "
             f"so {self.offered} more were refused and none of them stored; "
             "let workers drain it, or raise max_jobs (None means no bound)"
+        )
+
+
+class QueueFull(CapacityExceeded):
+    """A queue holds as many waiting jobs as its `max_waiting` allows; none of this call's jobs was stored."""
+
+    def __init__(self, queue: str, max_waiting: int, offered: int = 1) -> None:
+        super().__init__(max_waiting, max_waiting, offered)
+        self.args = (queue, max_waiting, offered)
+        self.queue, self.max_waiting = queue, max_waiting
+
+    def __str__(self) -> str:
+        return (
+            f"queue {self.queue!r} holds max_waiting={self.max_waiting} waiting jobs, so {self.offered} more were refused "
+            "and none of them stored; let workers drain it, or configure the queue with another bound, or with "
+            "when_full='block' or 'drop_oldest'"
         )
 
 

@@ -16,6 +16,7 @@ from msgspec.structs import astuple, replace
 
 from qml_nb.errors import InvalidJob, UnknownOption
 from qml_nb.ids import new_id
+from qml_nb.retry import RetryPolicy
 from qml_nb.validate import (
     INT32,
     check_instant,
@@ -34,6 +35,8 @@ CRASH_ATTEMPTS: Final = 3
 """How often a job is handed out at the least before lost leases end it: a worker's death is seldom the job's fault."""
 LOST_LEASE: Final = "the worker's lease ran out, and no attempt is left"
 """The error of a job that lost leases ended."""
+DROPPED: Final = "dropped: its queue was full, and newer jobs came"
+"""The error of a job that made room in a queue whose `when_full` is drop_oldest."""
 
 
 class JobState(StrEnum):
@@ -90,6 +93,9 @@ class _JobMeta(StructMeta):
         timeout: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         job_type: str | None = None,
+        unique_key: str | None = None,
+        unique_for: float | None = None,
+        retry: RetryPolicy | None = None,
         id: str | None = None,
         created_at: datetime | None = None,
         **unknown: Any,
@@ -111,6 +117,9 @@ class _JobMeta(StructMeta):
             _EMPTY_DICT if metadata is None else _encode_mapping("metadata", metadata),
             job_type if job_type is None else check_name("job_type", job_type, InvalidJob),
             time() if created_at is None else check_instant("created_at", created_at, InvalidJob),
+            extras=None
+            if unique_key is None and unique_for is None and retry is None
+            else _check_extras(unique_key, unique_for, retry),
         )
         return job
 
@@ -128,6 +137,14 @@ _decode_list: Final = Decoder(list[Any]).decode
 _decode_dict: Final = Decoder(dict[str, Any]).decode
 
 
+class Extras(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What few jobs have: a job without any of it carries None in place of this."""
+
+    unique_key: str | None = None
+    unique_for: float | None = None
+    retry: RetryPolicy | None = None
+
+
 class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=True):
     """One call of a task, and where it stands: an immutable snapshot.
 
@@ -142,6 +159,9 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
         max_retries: how often it is tried again after a failure; 0 means no retry.
         timeout: seconds of run time; None leaves it to the server's `job_timeout`.
         metadata, job_type: yours; the queue only carries them.
+        unique_key: while a job with this key is unfinished, others with the same key are not stored.
+        unique_for: seconds from storing it for which the key is taken instead, whether or not the job is finished.
+        retry: when it runs again after an error; None leaves it to the task, and then to the server.
         id: a UUID as text, for an id that a resend must share; else a new uuid7.
         created_at: the instant that it was asked for, an aware datetime; else now. Latency counts from here.
 
@@ -183,6 +203,8 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
     expires_ts: float | None = None
     claim_id: int = 0
     """The number of its newest claim; a storage gives no number twice, so it tells a lost claim from a later one."""
+    extras: Extras | None = None
+    progress_json: bytes | None = None
 
     if TYPE_CHECKING:  # what `_JobMeta.__call__` takes, for checkers that read only the class
 
@@ -198,6 +220,9 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
             timeout: float | None = None,
             metadata: Mapping[str, Any] | None = None,
             job_type: str | None = None,
+            unique_key: str | None = None,
+            unique_for: float | None = None,
+            retry: RetryPolicy | None = None,
             id: str | None = None,
             created_at: datetime | None = None,
         ) -> None: ...
@@ -221,6 +246,26 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
     def result(self) -> Any:
         """What the task returned; None before it succeeded, and when it returned nothing."""
         return None if self.result_json is None else decode_json(self.result_json)
+
+    @property
+    def progress(self) -> Any:
+        """What the task said last of how far it is, in its newest run; None if it said nothing."""
+        return None if self.progress_json is None else decode_json(self.progress_json)
+
+    @property
+    def unique_key(self) -> str | None:
+        """The key that no two unfinished jobs share; None if it has none."""
+        return None if self.extras is None else self.extras.unique_key
+
+    @property
+    def unique_for(self) -> float | None:
+        """For how many seconds from storing it the key is taken; None: while the job is unfinished."""
+        return None if self.extras is None else self.extras.unique_for
+
+    @property
+    def retry(self) -> RetryPolicy | None:
+        """When it runs again after an error; None leaves it to the task, and then to the server."""
+        return None if self.extras is None else self.extras.retry
 
     @property
     def created_at(self) -> datetime:
@@ -261,8 +306,11 @@ class Job(Struct, metaclass=_JobMeta, frozen=True, gc=False, repr_omit_defaults=
         unknown = changes.keys() - CHANGEABLE.keys()
         if unknown:
             raise UnknownOption("Job.replace", min(unknown), CHANGEABLE)
+        if "retry" in changes:  # it lies beside the key, which stays
+            changes |= {"unique_key": self.unique_key, "unique_for": self.unique_for}
         checked = Job(**{"method": self.method} | changes)
-        return replace(self, **{CHANGEABLE[name]: getattr(checked, CHANGEABLE[name]) for name in changes})
+        fields = {CHANGEABLE[name] for name in changes.keys() & CHANGEABLE.keys()}
+        return replace(self, **{field: getattr(checked, field) for field in fields})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restore, astuple(self)
@@ -281,8 +329,17 @@ def restore(*fields: Any) -> Job:
 CHANGEABLE: Final[Mapping[str, str]] = MappingProxyType(
     {name: name for name in ("method", "queue", "priority", "max_retries", "timeout", "job_type")}
     | {name: f"{name}_json" for name in ("args", "kwargs", "metadata")}
+    | {"retry": "extras"}
 )
 """What `Job.replace` and `Storage.update` may change, as {argument: field}."""
+
+
+class Report(Struct, frozen=True, gc=False):
+    """How far one run of a job is, and the claim (`job_id`, `claim_id`) that entitles to say so."""
+
+    job_id: str
+    claim_id: int
+    progress_json: bytes
 
 
 class Outcome(Struct, frozen=True, gc=False):
@@ -341,6 +398,18 @@ def _check_priority(value: object) -> int:
 
 def _check_max_retries(value: object) -> int:
     return check_int("max_retries", value, 0, error=InvalidJob)
+
+
+def _check_extras(unique_key: object, unique_for: object, retry: object) -> Extras:
+    if unique_key is None and unique_for is not None:
+        raise InvalidJob("unique_for", "to come with a unique_key", unique_for, "name the key, or leave it out")
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        raise InvalidJob("retry", "to be a RetryPolicy", retry, "write RetryPolicy.exponential()")
+    return Extras(
+        None if unique_key is None else check_name("unique_key", unique_key, InvalidJob),
+        None if unique_for is None else check_seconds("unique_for", unique_for, error=InvalidJob),
+        retry,
+    )
 
 
 def _encode_args(value: object) -> bytes:

@@ -93,6 +93,13 @@ def check_seconds(field: str, value: object, *, above: bool = True, error: type[
     return float(value)
 
 
+def check_rate(field: str, value: object) -> float:
+    """Return the number if it is finite and above 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < inf:
+        raise InvalidValue(field, "to be a finite number above 0", value)
+    return float(value)
+
+
 def check_bool(field: str, value: object) -> bool:
     """Return the value if it is True or False."""
     if not isinstance(value, bool):

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from qml_nb.errors import InvalidValue, UnknownMethod
 from qml_nb.retry import RetryPolicy
-from qml_nb.validate import check_name
+from qml_nb.validate import check_bool, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +25,8 @@ class Task(Struct, frozen=True):
     is_async: bool
     retry: RetryPolicy | None = None
     """When it runs again after an error; None leaves it to the server."""
+    process: bool = False
+    """Whether it runs in a process of its own kind, where it can use a processor for itself, and be killed."""
 
 
 class WorkerRegistry:
@@ -46,8 +48,10 @@ class WorkerRegistry:
     @overload
     def task(self, name: F, /) -> F: ...
     @overload
-    def task(self, name: str | None = None, /, *, retry: RetryPolicy | None = None) -> Callable[[F], F]: ...
-    def task(self, name: Any = None, /, *, retry: RetryPolicy | None = None) -> Any:
+    def task(
+        self, name: str | None = None, /, *, retry: RetryPolicy | None = None, process: bool = False
+    ) -> Callable[[F], F]: ...
+    def task(self, name: Any = None, /, *, retry: RetryPolicy | None = None, process: bool = False) -> Any:
         """Register the function below, under `name` or its own name. A later one of that name takes its place.
 
         That is what re-running a notebook cell needs: running servers use the new function from the next job on.
@@ -55,20 +59,24 @@ class WorkerRegistry:
 
         def decorate(function: F) -> F:
             own_name = getattr(function, "__name__", "")  # a partial has none
-            self.register(own_name if name is None or callable(name) else name, function, retry=retry)
+            self.register(own_name if name is None or callable(name) else name, function, retry=retry, process=process)
             return function
 
         return decorate(name) if callable(name) else decorate
 
-    def register(self, name: str, function: Callable[..., Any], *, retry: RetryPolicy | None = None) -> None:
-        """Register a function, async or not, under a name."""
+    def register(
+        self, name: str, function: Callable[..., Any], *, retry: RetryPolicy | None = None, process: bool = False
+    ) -> None:
+        """Register a function, async or not, under a name. With `process`, a plain one that uses its processor."""
         if not callable(function):
             raise InvalidValue("function", "to be callable", function)
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise InvalidValue("retry", "to be a RetryPolicy", retry, "write RetryPolicy.exponential()")
         is_async = iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
         name = check_name("name", name)
-        self.tasks[name] = Task(name, function, is_async, retry)
+        if check_bool("process", process) and is_async:
+            raise InvalidValue("process", "to be False for an async task", process, "a process runs plain functions")
+        self.tasks[name] = Task(name, function, is_async, retry, process)
 
     def find(self, name: str) -> Task:
         """Return the task of that name.

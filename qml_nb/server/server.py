@@ -164,7 +164,7 @@ class BackgroundJobServer:
 
     async def _fetch(self, slots: Slots) -> None:
         config = self.config
-        queues = config.queues or None
+        queues = tuple(config.queues) or None
         demand = Demand(slots, config.fetch_batch_size, ahead=self.storage.backend.round_trip)
         pause = _RETRY_FIRST
         while not self._stopping:

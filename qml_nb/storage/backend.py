@@ -10,15 +10,27 @@ job that was promoted, retried or handed back keeps the place that its age gives
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from msgspec import Struct
+
+from qml_nb.job import Extras  # noqa: TC001, msgspec reads the annotations at run time
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from qml_nb.job import Job, JobFilter, JobState, Outcome
+    from qml_nb.config import QueueConfig
+    from qml_nb.job import Job, JobFilter, JobState, Outcome, Report
     from qml_nb.storage.inbox import Inbox
+
+WATCHED: Final = "qml:watched"
+"""The channel on which a backend tells that a watched job ended, was removed, or reported progress: its id, as text."""
+CANCELLED: Final = "qml:cancelled"
+"""The channel on which the face tells that it cancelled a job: its id, as text. Servers that run it stop that."""
+TELEMETRY: Final = "qml:telemetry"
+"""The channel on which servers tell how they are."""
+DEAD_SERVER: Final = 300.0
+"""Seconds after its last heartbeat when a server is taken out of the registry."""
 
 
 class Swept(NamedTuple):
@@ -58,21 +70,32 @@ class Recurring(Struct, frozen=True):
     next_ts: float | None = None
     last_ts: float | None = None
     enabled: bool = True
+    misfire: str = "once"
+    """What becomes of firings that were missed: "skip", "once" (one for all of them) or "all"."""
+    timeout: float | None = None
+    metadata_json: bytes = b"{}"
+    job_type: str | None = None
+    extras: Extras | None = None
 
 
 class LocalBackend(Protocol):
     """What a backend without round trips (`round_trip = False`) has besides the verbs of `Backend`."""
 
-    def push_now(self, job: Job) -> bool:
-        """Do what `push` does for one job, without a coroutine, which would be a tenth of the whole call."""
+    def push_now(self, job: Job) -> bool | None:
+        """Do what `push(each=True)` does for one job, without a coroutine, which would be a tenth of the whole call."""
         ...
 
 
 class Backend(Protocol):
     """The verbs. `queues=None` means all queues.
 
-    A paused queue gives nothing to `claim`, `peek` and `wait`, and a locked job nothing to `peek`, `wait` and whoever
-    did not lock it. What is due or over at an instant is so from that very instant on.
+    A paused queue gives nothing to `claim`, `peek` and `wait`, one with a `concurrency` or a `rate` (see `QueueConfig`) no
+    more than these leave at that instant, and a locked job nothing to `peek`, `wait` and whoever did not lock it. What
+    is due or over at an instant is so from that very instant on.
+
+    The rate is kept as the instant up to which turns are used: each job handed out moves it by 1/rate, from now on if it
+    lies in the past, and no job may be handed out while it lies `burst`/rate or more ahead, less one turn. A new
+    configuration begins with all turns free.
     """
 
     name: str
@@ -89,20 +112,40 @@ class Backend(Protocol):
     async def migrate(self) -> None:
         """Bring what the storage keeps to the form that this version reads."""
 
-    async def push(self, jobs: Sequence[Job]) -> list[bool]:
-        """Store new jobs, enqueued or scheduled; all are stored when it returns. False: that id was there, untouched.
+    async def push(self, jobs: Sequence[Job], *, each: bool = False, now: float | None = None) -> Sequence[bool | None]:
+        """Store new jobs, enqueued or scheduled; all are stored when it returns.
+
+        False: its id is there, or its unique key is taken, by another one (of the same call, too): nothing was touched.
+        With `each`, None: its queue is full, and it was not stored; the others were. Where a queue drops its oldest, these
+        are moved to deleted with the error `DROPPED`: of the lowest priority, by id, those just stored included.
+
+        A key is taken by the job that was stored with it: while that is unfinished, or, with `unique_for`, for so many
+        seconds from then, also when it is finished; in both cases no longer once it is erased.
 
         Raises:
             CapacityExceeded: not all fit; none was stored.
+            QueueFull: not all fit into a queue; none was stored. Not with `each`.
         """
         ...
 
+    async def holders(self, keys: Sequence[str], *, now: float | None = None) -> list[str | None]:
+        """Return the id of the job by which each unique key is taken; None: it is free."""
+        ...
+
     async def claim(
-        self, worker: str, queues: Collection[str] | None, limit: int, lease: float, *, now: float | None = None
+        self,
+        worker: str,
+        queues: Collection[str] | None,
+        limit: int,
+        lease: float,
+        *,
+        in_turn: bool = False,
+        now: float | None = None,
     ) -> list[Job]:
         """Hand up to `limit` enqueued jobs to `worker`, in order, hidden from others for `lease` seconds.
 
         Each comes with `attempt` raised by one, and so it is stored. A job whose lock somebody else holds is passed over.
+        With `in_turn`, all that the first of the `queues` gives comes before the first of the next one.
         """
         ...
 
@@ -114,12 +157,29 @@ class Backend(Protocol):
         """Let the claims run for `lease` seconds from now. False where the claim is no longer held."""
         ...
 
+    async def report(self, reports: Sequence[Report]) -> list[bool]:
+        """Keep how far claimed jobs are, and tell who watches them. False, and nothing kept: the claim is no longer held.
+
+        It stays with the job, also when that has ended, until it is claimed again.
+        """
+        ...
+
     async def sweep(self, limit: int, *, now: float | None = None) -> Swept:
-        """Promote due jobs, reclaim those whose lease ran out, prune expired ones: up to `limit` of each."""
+        """Promote due jobs, reclaim those whose lease ran out, prune expired ones: up to `limit` of each.
+
+        Also forgets what has run out: locks, unique keys, watches, and servers unheard of for `DEAD_SERVER` seconds.
+        """
         ...
 
     async def get(self, ids: Sequence[str]) -> list[Job | None]:
         """Look jobs up."""
+        ...
+
+    async def watch(self, ids: Sequence[str], seconds: float) -> list[Job | None]:
+        """Look jobs up, as `get` does, and for so many seconds tell on the channel `WATCHED` what becomes of them.
+
+        That is told when one ends (by whatever verb), is erased or pruned, or has reported progress. On the storage's clock.
+        """
         ...
 
     async def find(self, wanted: JobFilter, limit: int, after: str | None = None) -> list[Job]:
@@ -133,7 +193,11 @@ class Backend(Protocol):
     async def move(
         self, ids: Sequence[str], to: JobState, expected: Collection[JobState], *, now: float | None = None
     ) -> list[bool]:
-        """Move jobs whose state is expected, and from which `TRANSITIONS` has the move. False: not so, or no such job."""
+        """Move jobs whose state is expected, and from which `TRANSITIONS` has the move. False: not so, or no such job.
+
+        A finished job with a unique key takes that again with the move back, if the key has no time of its own. False
+        also where another job holds it.
+        """
         ...
 
     async def update(self, jobs: Sequence[Job], expected: JobState | None) -> list[bool]:
@@ -183,6 +247,22 @@ class Backend(Protocol):
         """Return all schedules, by id."""
         ...
 
+    async def due_recurring(self, limit: int, *, now: float | None = None) -> tuple[float, list[Recurring]]:
+        """Return the storage's time, and the enabled schedules whose `next_ts` is not after it, the earliest first."""
+        ...
+
+    async def swap_recurring(
+        self, old: Recurring | None, new: Recurring, jobs: Sequence[Job] = (), *, now: float | None = None
+    ) -> bool:
+        """Store `new` in place of `old`, and `jobs` as `push` does, in one step. False, and nothing done: `old` isn't there.
+
+        `old=None`: there is no schedule with that id. Jobs come in whether or not their queue is full.
+
+        Raises:
+            CapacityExceeded: not all fit into the storage; nothing was done.
+        """
+        ...
+
     async def put_server(self, server: ServerInfo, *, now: float | None = None) -> None:
         """Enter a server that starts."""
 
@@ -208,6 +288,13 @@ class Backend(Protocol):
 
     async def paused(self) -> list[str]:
         """Return the paused queues, by name."""
+        ...
+
+    async def put_limits(self, queue: str, limits: QueueConfig | None) -> None:
+        """Set what a queue may do, in place of what it was before; None: whatever it likes."""
+
+    async def limits(self) -> dict[str, QueueConfig]:
+        """Return what queues may do, where that was set."""
         ...
 
     async def publish(self, channel: str, message: bytes) -> None:

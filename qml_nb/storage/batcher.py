@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Generic, Never, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from qml_nb.errors import StorageUnavailable
 
@@ -14,6 +16,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+Verb: TypeAlias = "Callable[[Sequence[T]], Awaitable[Sequence[R | Later | Exception]]]"
+"""Answers each item by position: what its caller gets, or is raised for it, or that it has to come again."""
+
+
+class Later(Struct, frozen=True):
+    """What a verb answers for an item that has to come again after so many seconds."""
+
+    seconds: float
+
 
 _FLIGHTS = 2
 _WORTH_TWO = 32  # callers from which on two calls cost less than the wait of the one for the other
@@ -60,7 +71,7 @@ class Batcher(Generic[T, R]):
     and fencing do. Callers of different event loops may share it: those of one loop gather among themselves.
     """
 
-    def __init__(self, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], *, max_batch: int = 1_000) -> None:
+    def __init__(self, verb: Verb[T, R], *, max_batch: int = 1_000) -> None:
         self._verb = verb
         self._max_batch = max_batch
         self._gatherings: dict[asyncio.AbstractEventLoop, _Gathering[T, R]] = {}
@@ -83,9 +94,7 @@ class Batcher(Generic[T, R]):
 class _Gathering(Generic[T, R]):
     """What the callers of one event loop want done."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]], max_batch: int
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, verb: Verb[T, R], max_batch: int) -> None:
         self._loop, self._verb, self._max_batch = loop, verb, max_batch
         # Two lines and no pairs: each pair is one more object for the garbage collector to visit.
         self._items: deque[T] = deque()
@@ -95,8 +104,9 @@ class _Gathering(Generic[T, R]):
         self._departing = False
         self._latest: asyncio.Task[None] | None = None
 
-    def add(self, item: T) -> Answer[R]:
-        future: Answer[R] = Answer(loop=self._loop)
+    def add(self, item: T, future: Answer[R] | None = None) -> Answer[R]:
+        if future is None:
+            future = Answer(loop=self._loop)
         self._items.append(item)
         self._futures.append(future)
         if not self._departing and self._flying < _FLIGHTS:
@@ -160,16 +170,31 @@ class _Gathering(Generic[T, R]):
                 for item, future in zip(items, futures, strict=True):
                     await self._flush([item], [future])
             return
-        for future, answer in zip(futures, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        for item, future, answer in zip(items, futures, answers, strict=True):
+            if isinstance(answer, Later):
+                self._loop.call_later(answer.seconds, self._come_again, item, future)
+            elif not future.done():
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+    def _come_again(self, item: T, future: Answer[R]) -> None:
+        if not future.done():
+            self.add(item, future)
 
 
-def alone(verb: Callable[[Sequence[T]], Awaitable[Sequence[R]]]) -> Callable[[T], Awaitable[R]]:
+def alone(verb: Verb[T, R]) -> Callable[[T], Awaitable[R]]:
     """Return what a Batcher of the verb does, without waiting for company."""
 
     async def one(item: T) -> R:
-        return (await verb((item,)))[0]
+        while True:
+            answer = (await verb((item,)))[0]
+            if isinstance(answer, Exception):
+                raise answer
+            if not isinstance(answer, Later):
+                return answer
+            await asyncio.sleep(answer.seconds)
 
     return one
 

@@ -33,19 +33,20 @@ class GatheredStorage(Storage):
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
-        self._push_one = Batcher(self._push)
+        self._push_one = Batcher(self._push_each)
         self._settle_one = Batcher(self._settle)
+        self._watch_one = Batcher(self._watch)
 
     @coroutine_function
     def enqueue(self, job: Job) -> Coroutine[Any, Any, bool]:
-        """Store a new job; it is stored (committed) when this is answered. False: a job with that id was there before.
+        """Store a new job; it is stored (committed) when this is answered. False: its id or its unique key was taken before.
 
         It is on its way at once, together with those of this event loop's other callers. What is returned is a future
         that asyncio takes for a coroutine too: `gather` makes no task of it, which is half of what the call would cost.
 
         Raises:
             InvalidJob: this is no job, or not a new one.
-            CapacityExceeded: the storage is full.
+            CapacityExceeded: the storage is full; as QueueFull, its queue is.
             StorageUnavailable: the server can't be reached, or did not answer.
         """
         if job.__class__ is not Job or job.state is not ENQUEUED or asyncio._get_running_loop() is None:

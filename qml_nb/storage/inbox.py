@@ -14,13 +14,20 @@ MESSAGES_KEPT = 1_000
 
 
 class Inbox:
-    """What a subscription returns: read it with `async for`, leave it with `aclose`."""
+    """What a subscription returns: read it with `async for`, or have it tell with `hear`; leave it with `aclose`."""
 
     def __init__(self, leave: Callable[[Inbox], None]) -> None:
         self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._messages: asyncio.Queue[bytes | None] = asyncio.Queue(MESSAGES_KEPT)
         self._over = False
+        self._told: Callable[[bytes | None], None] | None = None
+
+    def hear(self, told: Callable[[bytes | None], None]) -> None:
+        """Call this in the event loop with each message, in place of a reader; last with None, at the end."""
+        while not self._messages.empty():
+            told(self._messages.get_nowait())
+        self._told = told
 
     def put(self, message: bytes | None) -> None:
         """Add a message, from any thread; None is the end."""
@@ -28,6 +35,9 @@ class Inbox:
             self._loop.call_soon_threadsafe(self._put, message)
 
     def _put(self, message: bytes | None) -> None:
+        if self._told is not None:
+            self._told(message)
+            return
         if self._messages.full():
             self._messages.get_nowait()
         self._messages.put_nowait(message)

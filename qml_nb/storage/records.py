@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qml_nb.config import QueueConfig
 from qml_nb.validate import check_name, check_seconds, posix
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from qml_nb.job import Job
     from qml_nb.storage.backend import Backend, Recurring, ServerInfo
     from qml_nb.storage.inbox import Inbox
 
@@ -93,6 +95,33 @@ class Records:
     async def list_paused_queues(self) -> list[str]:
         """Return the paused queues, by name."""
         return await self.backend.paused()
+
+    async def configure_queue(self, queue: str, config: QueueConfig | None = None, **options: Any) -> QueueConfig:
+        """Set what a queue may do, over all servers and callers, from the next call on: see `QueueConfig`.
+
+        What is not given is as the defaults of `QueueConfig` have it: `configure_queue("email")` lifts every bound.
+
+        >>> import asyncio
+        >>> from qml_nb import MemoryStorage
+        >>> asyncio.run(MemoryStorage().configure_queue("email", rate=10, concurrency=2))
+        QueueConfig(concurrency=2, rate=10.0, burst=1, max_waiting=None, when_full='reject')
+        """
+        queue, config = check_name("queue", queue), QueueConfig.of(config, options)
+        await self.backend.put_limits(queue, None if config == QueueConfig() else config)
+        return config
+
+    async def get_queue_config(self, queue: str) -> QueueConfig:
+        """Return what a queue may do."""
+        return (await self.backend.limits()).get(check_name("queue", queue)) or QueueConfig()
+
+    async def list_queue_configs(self) -> dict[str, QueueConfig]:
+        """Return what queues may do, by name, where that was set."""
+        return dict(sorted((await self.backend.limits()).items()))
+
+    async def get_unique(self, key: str, *, now: datetime | None = None) -> Job | None:
+        """Return the job by which a unique key is taken; None: it is free."""
+        [holder] = await self.backend.holders([check_name("key", key)], now=posix(now))
+        return None if holder is None else (await self.backend.get([holder]))[0]
 
     # -- messages
 

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from random import uniform
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from qml_nb.errors import InvalidValue, JobNotFound
+from qml_nb.errors import InvalidValue, QueueFull
 from qml_nb.job import (
     AWAITING_RETRY,
-    DELETED,
     ENQUEUED,
     FAILED,
     LIVE,
     SCHEDULED,
     SUCCEEDED,
     Job,
-    JobFilter,
-    JobState,
     Outcome,
 )
-from qml_nb.storage.batcher import alone
-from qml_nb.storage.checks import checked_job, checked_state, new_jobs, not_new, outcome
+from qml_nb.storage.batcher import Later, alone
+from qml_nb.storage.checks import new_jobs, not_new, outcome
 from qml_nb.storage.closed import Closed, refuse
+from qml_nb.storage.jobs import Jobs
 from qml_nb.storage.records import Records
+from qml_nb.storage.results import Results
 from qml_nb.storage.sync import SyncStorage
 from qml_nb.validate import (
+    check_bool,
     check_instant,
     check_int,
     check_name,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from qml_nb.config import QueueConfig
     from qml_nb.storage.backend import Backend, Swept
 
 # `Storage.list` takes the builtin's name inside the class
@@ -68,7 +70,7 @@ class Totals(Struct):
     """Answers that came after the lease was lost, and were not written."""
 
 
-class Storage(Records):
+class Storage(Jobs, Records, Results):
     """A queue of jobs. Make one with `open_storage(url)` or as `MemoryStorage()`; it is an async context manager.
 
     It checks what it is given, gathers single calls into few round trips, keeps `totals`, and passes on to the
@@ -81,39 +83,56 @@ class Storage(Records):
         self.totals = Totals()
         self.closed = False
         self.sync = SyncStorage(self)
-        self._push_now: Callable[[Job], bool] | None = getattr(backend, "push_now", None)
-        self._push_one: _One[Job] = alone(self._push)
+        self._ears = {}
+        self._push_now: Callable[[Job], bool | None] | None = getattr(backend, "push_now", None)
+        self._push_one: _One[Job] = alone(self._push_each)
         self._settle_one: _One[Outcome] = alone(self._settle)
+        self._watch_one: Callable[[str], Awaitable[Job | None]] = alone(self._watch)
 
     # -- jobs come in
 
     async def enqueue(self, job: Job) -> bool:
-        """Store a new job; it is stored (committed) when this returns. False: a job with that id was there before.
+        """Store a new job; it is stored (committed) when this returns. False: its id or its unique key was taken before.
+
+        Where its queue is full and says so (`configure_queue`), it waits until there is room.
 
         Raises:
             InvalidJob: this is no job, or not a new one.
-            CapacityExceeded: the storage is full.
+            CapacityExceeded: the storage is full; as QueueFull, its queue is.
         """
         if job.__class__ is not Job or job.state is not ENQUEUED:
             raise not_new(job)
         if self._push_now is None:
             return await self._push_one(job)
         new = self._push_now(job)
+        if new is None:
+            return await self._push_one(job)
         totals = self.totals  # no call between load and store, so threads don't lose counts under the GIL
         totals.pushed = pushed = totals.pushed + new
         if not pushed & 0x3FF:
             await asyncio.sleep(0)  # memory never suspends: a loop of enqueues would keep the event loop to itself
         return new
 
-    async def enqueue_many(self, jobs: Iterable[Job]) -> int:
-        """Store new jobs, in order, all or none. Returns how many; those whose id was there before don't count.
+    async def enqueue_many(self, jobs: Iterable[Job], *, now: datetime | None = None) -> int:
+        """Store new jobs, in order, all or none. Returns how many; those whose id or key was taken before don't count.
+
+        Where a queue is full and says so (`configure_queue`), it waits until there is room for all of them.
 
         Raises:
             InvalidJob: one of them is no job, or not a new one.
-            CapacityExceeded: they don't all fit.
+            CapacityExceeded: they don't all fit; as QueueFull, not into a queue.
         """
         new = new_jobs(jobs)
-        return sum(await self._push(new)) if new else 0
+        if not new:
+            return 0
+        while True:
+            try:
+                return sum(await self._push(new, now=posix(now)))
+            except QueueFull as full:
+                config = await self.get_queue_config(full.queue)
+                if config.when_full != "block" or full.offered > full.max_waiting:
+                    raise
+            await asyncio.sleep(_pause_for_room())
 
     async def schedule(
         self, job: Job, *, at: datetime | None = None, delay: float | None = None, now: datetime | None = None
@@ -127,7 +146,8 @@ class Storage(Records):
             due = check_instant("at", at)
         else:
             due = (time() if now is None else check_instant("now", now)) + check_seconds("delay", delay, above=False)
-        return await self._push_one(replace(job, state=SCHEDULED, run_ts=due))
+        job = replace(job, state=SCHEDULED, run_ts=due)
+        return await self._push_one(job) if now is None else (await self._push((job,), now=posix(now)))[0]
 
     # -- jobs go out
 
@@ -154,22 +174,34 @@ class Storage(Records):
         queues: Iterable[str] | None = None,
         *,
         lease: float = DEFAULT_LEASE,
+        in_turn: bool = False,
         now: datetime | None = None,
     ) -> _Jobs:
-        """Claim up to `limit` jobs at once, in the order of `fetch_and_lock_job`. No job goes to two workers."""
+        """Claim up to `limit` jobs at once, in the order of `fetch_and_lock_job`. No job goes to two workers.
+
+        With `in_turn`, all that the first of the `queues` gives comes before the first of the next one.
+        """
         return await self.claim(
             check_name("worker", worker),
             check_names("queues", queues),
             check_int("limit", limit, 1),
             check_seconds("lease", lease),
+            in_turn=check_bool("in_turn", in_turn),
             now=posix(now),
         )
 
     async def claim(
-        self, worker: str, queues: Sequence[str] | None, limit: int, lease: float, *, now: float | None = None
+        self,
+        worker: str,
+        queues: Sequence[str] | None,
+        limit: int,
+        lease: float,
+        *,
+        in_turn: bool = False,
+        now: float | None = None,
     ) -> _Jobs:
         """Claim jobs as `fetch_available_jobs_atomic` does, for a server, whose arguments were checked once before."""
-        jobs = await self.backend.claim(worker, queues, limit, lease, now=now)
+        jobs = await self.backend.claim(worker, queues, limit, lease, in_turn=in_turn, now=now)
         self.totals.claimed += len(jobs)
         return jobs
 
@@ -211,84 +243,7 @@ class Storage(Records):
         """
         return await self.backend.sweep(check_int("limit", limit, 1), now=posix(now))
 
-    # -- jobs are looked at
-
-    async def get(self, job_id: str) -> Job | None:
-        """Return the job as it stands; None if there is none with that id."""
-        [job] = await self.backend.get([job_id])
-        return job
-
-    async def list(
-        self,
-        state: JobState | str | None = None,
-        queue: str | None = None,
-        method: str | None = None,
-        *,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> _Jobs:
-        """Return jobs, newest first, `limit` a page. For the next page pass the id of the last job as `after`."""
-        wanted = JobFilter(None if state is None else checked_state(state), queue, method)
-        return await self.backend.find(wanted, check_int("limit", limit, 1), after)
-
-    async def get_job_counts(self, queue: str | None = None) -> dict[JobState, int]:
-        """Return how many jobs are stored in each state, exactly, over all queues or in one."""
-        counts = dict.fromkeys(JobState, 0)
-        for (name, state), many in (await self.backend.counts()).items():
-            if queue is None or name == queue:
-                counts[state] += many
-        return counts
-
-    async def get_queue_counts(self) -> dict[str, dict[JobState, int]]:
-        """Return how many jobs are stored, by queue and state, exactly."""
-        queues: dict[str, dict[JobState, int]] = {}
-        for (name, state), many in sorted((await self.backend.counts()).items()):
-            queues.setdefault(name, dict.fromkeys(JobState, 0))[state] = many
-        return queues
-
-    async def get_available_jobs(self, limit: int = 10, queues: Iterable[str] | None = None) -> _Jobs:
-        """Return the jobs that would be claimed next, in that order, without claiming them."""
-        return await self.backend.peek(check_names("queues", queues), check_int("limit", limit, 1))
-
-    # -- jobs are moved by hand
-
-    async def update(self, job: Job) -> Job:
-        """Write what `job.replace(…)` changed; state, claim and history stay as stored. Returns the job as stored.
-
-        Raises:
-            JobNotFound: no job with that id is stored.
-        """
-        await self.backend.update([checked_job(job)], None)
-        return await self._found(job.id)
-
-    async def update_if_state(self, job: Job, expected: JobState | str) -> bool:
-        """Write what `job.replace(…)` changed, if the stored job is in the expected state. False: it is not.
-
-        Raises:
-            JobNotFound: no job with that id is stored.
-        """
-        [written] = await self.backend.update([checked_job(job)], checked_state(expected))
-        if not written:
-            await self._found(job.id)
-        return written
-
-    async def delete(self, job_id: str) -> bool:
-        """Remove a job in any state, without a trace; if it runs, its answer is refused. False: no such job."""
-        [erased] = await self.backend.erase([job_id])
-        return erased
-
-    async def cancel(self, job_id: str, *, now: datetime | None = None) -> bool:
-        """Move an unfinished job to deleted, where it is kept for a while. False: it was finished, or there is none.
-
-        A running one loses its lease: its server notices at the next renewal and cancels it.
-        """
-        [moved] = await self.backend.move([job_id], DELETED, LIVE, now=posix(now))
-        return moved
-
-    async def requeue(self, job_id: str, *, now: datetime | None = None) -> bool:
-        """Enqueue a failed, a scheduled or a retrying job at once, with its attempts counted afresh. False: not so."""
-        [moved] = await self.backend.move([job_id], ENQUEUED, _BY_HAND, now=posix(now))
-        return moved
+    # -- work is waited for
 
     async def wait(self, queues: Iterable[str] | None = None, timeout: float = 1.0) -> bool:
         """Return True as soon as a job may be there to claim, False after `timeout` seconds."""
@@ -326,7 +281,7 @@ class Storage(Records):
         if not self.closed:
             self.closed = True
             backend, self.backend = self.backend, Closed()
-            self._push_one, self._push_now, self._settle_one = refuse, None, refuse
+            self._push_one, self._push_now, self._settle_one, self._watch_one = refuse, None, refuse, refuse
             await backend.close()
 
     async def __aenter__(self) -> Self:
@@ -344,11 +299,24 @@ class Storage(Records):
     async def _settle_alone(self, outcome: Outcome, now: datetime | None) -> bool:
         return await self._settle_one(outcome) if now is None else (await self.settle((outcome,), now=now))[0]
 
-    async def _push(self, jobs: Sequence[Job]) -> _Answers:
-        answers = await self.backend.push(jobs)
-        stored = sum(answers)
-        self.totals.pushed += stored
-        return answers
+    async def _push(self, jobs: Sequence[Job], *, now: float | None = None) -> Sequence[bool]:
+        return self._count_pushed(await self.backend.push(jobs, now=now))
+
+    async def _push_each(self, jobs: Sequence[Job]) -> Sequence[bool | Later | Exception]:
+        """Store those that find room; the others come again, or are refused, as their queues say."""
+        answers = await self.backend.push(jobs, each=True)
+        stored = self._count_pushed(answers)
+        if None not in answers:
+            return stored
+        limits = await self.backend.limits()
+        return [
+            _without_room(job, limits.get(job.queue)) if answer is None else answer
+            for job, answer in zip(jobs, answers, strict=True)
+        ]
+
+    def _count_pushed(self, answers: Sequence[bool | None]) -> Sequence[bool]:
+        self.totals.pushed += sum(filter(None, answers))
+        return cast("Sequence[bool]", answers)
 
     async def _settle(self, outcomes: Sequence[Outcome], *, now: float | None = None) -> _Answers:
         answers = await self.backend.settle(outcomes, now=now)
@@ -358,11 +326,13 @@ class Storage(Records):
         self.totals.refused += refused
         return answers
 
-    async def _found(self, job_id: str) -> Job:
-        job = await self.get(job_id)
-        if job is None:
-            raise JobNotFound(job_id)
-        return job
+
+def _without_room(job: Job, limits: QueueConfig | None) -> Later | Exception:
+    if limits is None or limits.max_waiting is None or limits.when_full == "block":
+        return Later(_pause_for_room())
+    return QueueFull(job.queue, limits.max_waiting)
 
 
-_BY_HAND = (FAILED, SCHEDULED, AWAITING_RETRY)
+def _pause_for_room() -> float:
+    """Return the seconds until the next look for room: not the same for all who wait for it."""
+    return uniform(0.5, 1.5) * _LOOK_AFAR

@@ -63,7 +63,7 @@ class MemoryBackend(Places):
 
     # -- jobs come in, are claimed, and end
 
-    async def push(self, jobs: Sequence[Job]) -> list[bool]:
+    async def push(self, jobs: Sequence[Job], *, each: bool = False, now: float | None = None) -> Sequence[bool | None]:
         """See `Backend.push`."""
         with self._lock:
             self._make_room(jobs)
@@ -85,7 +85,14 @@ class MemoryBackend(Places):
             return new
 
     async def claim(
-        self, worker: str, queues: Collection[str] | None, limit: int, lease: float, *, now: float | None = None
+        self,
+        worker: str,
+        queues: Collection[str] | None,
+        limit: int,
+        lease: float,
+        *,
+        in_turn: bool = False,
+        now: float | None = None,
     ) -> list[Job]:
         """See `Backend.claim`."""
         now = time() if now is None else now

@@ -38,6 +38,7 @@ from qml_nb.storage.postgres.rows import (
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Iterable, Sequence
+    from datetime import datetime
 
     from qml_nb.job import Job, JobFilter, Outcome
 
@@ -66,7 +67,7 @@ class PostgresStorage(GatheredStorage):
 
     @coroutine_function
     def enqueue(self, job: Job, *, connection: Any = None) -> Coroutine[Any, Any, bool]:
-        """Store a new job; it is stored (committed) when this is answered. False: a job with that id was there before.
+        """Store a new job; it is stored (committed) when this is answered. False: its id or its unique key was taken before.
 
         Args:
             job: a new job.
@@ -84,13 +85,13 @@ class PostgresStorage(GatheredStorage):
         """
         return super().enqueue(job) if connection is None else self._enqueue_within(connection, job)
 
-    async def enqueue_many(self, jobs: Iterable[Job], *, connection: Any = None) -> int:
-        """Store new jobs, all or none. Returns how many; those whose id was there before don't count.
+    async def enqueue_many(self, jobs: Iterable[Job], *, connection: Any = None, now: datetime | None = None) -> int:
+        """Store new jobs, all or none. Returns how many; those whose id or key was taken before don't count.
 
         Takes a `connection` as `enqueue` does, and raises the same.
         """
         if connection is None:
-            return await super().enqueue_many(jobs)
+            return await super().enqueue_many(jobs, now=now)
         return sum(await self._push_within(connection, new_jobs(jobs)))
 
     async def _enqueue_within(self, connection: Any, job: Job) -> bool:
@@ -117,7 +118,7 @@ class PostgresBackend(PostgresRecords):
 
     # -- jobs come in, are claimed, and end
 
-    async def push(self, jobs: Sequence[Job]) -> list[bool]:
+    async def push(self, jobs: Sequence[Job], *, each: bool = False, now: float | None = None) -> Sequence[bool | None]:
         """See `Backend.push`."""
 
         async def attempt(again: bool) -> list[bool]:
@@ -184,7 +185,14 @@ class PostgresBackend(PostgresRecords):
         return answers
 
     async def claim(
-        self, worker: str, queues: Collection[str] | None, limit: int, lease: float, *, now: float | None = None
+        self,
+        worker: str,
+        queues: Collection[str] | None,
+        limit: int,
+        lease: float,
+        *,
+        in_turn: bool = False,
+        now: float | None = None,
     ) -> list[Job]:
         """See `Backend.claim`."""
         rows = await self._rows("claim", LIVE, worker, None if queues is None else list(queues), limit, lease, now)

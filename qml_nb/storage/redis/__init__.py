@@ -48,7 +48,7 @@ class RedisBackend(RedisRecords):
 
     # -- jobs come in, are claimed, and end
 
-    async def push(self, jobs: Sequence[Job]) -> list[bool]:
+    async def push(self, jobs: Sequence[Job], *, each: bool = False, now: float | None = None) -> Sequence[bool | None]:
         """See `Backend.push`."""
         if len(jobs) <= _PUSHED:
             return await self._push(jobs, 0)
@@ -66,7 +66,14 @@ class RedisBackend(RedisRecords):
         return _yes(answer)
 
     async def claim(
-        self, worker: str, queues: Collection[str] | None, limit: int, lease: float, *, now: float | None = None
+        self,
+        worker: str,
+        queues: Collection[str] | None,
+        limit: int,
+        lease: float,
+        *,
+        in_turn: bool = False,
+        now: float | None = None,
     ) -> list[Job]:
         """See `Backend.claim`."""
         answer = await self._run("claim", instant(now), worker, limit, lease, *(queues or ()))
