@@ -11,7 +11,7 @@ from collections import defaultdict
 from itertools import groupby
 from pathlib import Path
 
-EXTRAS = "lab,servers,fast,dask,test"
+EXTRAS = "lab,servers,fast,dask,metrics,tracing,test"
 HEADER = """\
 # One known-good set of packages for Python 3.11, 3.12 and 3.13, so that `make lab` and `make test` install the same
 # everywhere. Resolved on Linux: what only Windows or macOS needs is left to pip. Not edited by hand; regenerate with
