@@ -9,10 +9,13 @@ from qml_nb.errors import (
     JobFailed,
     JobNotFound,
     JobTimeout,
+    NextUsedTwice,
+    OutsideJob,
     ProcessDied,
     QMLError,
     QueueFull,
     RemoteError,
+    Retry,
     SchemaMismatch,
     StorageClosed,
     StorageError,
@@ -22,7 +25,7 @@ from qml_nb.errors import (
 )
 from qml_nb.job import TRANSITIONS, Job, JobState
 from qml_nb.retry import RetryPolicy
-from qml_nb.server import BackgroundJobServer, WorkerPool, WorkerRegistry
+from qml_nb.server import BackgroundJobServer, JobContext, WorkerPool, WorkerRegistry, job_context
 from qml_nb.storage import MemoryStorage, PostgresStorage, RedisStorage, open_storage
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
@@ -35,12 +38,15 @@ __all__ = [
     "InvalidStateTransition",
     "InvalidValue",
     "Job",
+    "JobContext",
     "JobFailed",
     "JobNotFound",
     "JobState",
     "JobTimeout",
     "MemoryConfig",
     "MemoryStorage",
+    "NextUsedTwice",
+    "OutsideJob",
     "PostgresConfig",
     "PostgresStorage",
     "ProcessDied",
@@ -51,6 +57,7 @@ __all__ = [
     "RedisConfig",
     "RedisStorage",
     "RemoteError",
+    "Retry",
     "RetryPolicy",
     "SchemaMismatch",
     "ServerConfig",
@@ -63,5 +70,6 @@ __all__ = [
     "UnknownOption",
     "WorkerPool",
     "WorkerRegistry",
+    "job_context",
     "open_storage",
 ]

@@ -360,6 +360,8 @@ class ServerConfig(Options):
     def _check_queues(self) -> None:
         if self.queue_order not in ("priority", "strict"):
             raise InvalidValue("queue_order", "to be priority or strict", self.queue_order)
+        if self.queue_order == "strict" and not self.queues:
+            raise InvalidValue("queues", "to be named where queue_order is strict", self.queues, "name them in order")
         weights = self.queues if isinstance(self.queues, Mapping) else None
         if weights is not None:
             if self.queue_order == "strict":

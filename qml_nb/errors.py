@@ -11,6 +11,9 @@
     ├── JobFailed               (RuntimeError)    a job whose result was asked for has none: it failed, or was deleted
     ├── ProcessDied             (RuntimeError)    the process that ran a job ended without an answer
     ├── RemoteError             (RuntimeError)    what a task raised in another process
+    ├── Retry                   (RuntimeError)    a task asks to be run again
+    ├── OutsideJob              (LookupError)     the context of a job was asked for where none runs
+    ├── NextUsedTwice           (RuntimeError)    a middleware called what comes after it a second time
     ├── LocalServerNotFound     (FileNotFoundError) no server program of that kind is on this machine
     ├── LocalServerFailed       (RuntimeError)    a local server did not start, or not as it should
     │   └── PortTaken           (RuntimeError)    … since another process has its port
@@ -28,6 +31,7 @@ Fields are kept and the text is built in `__str__`, so every error survives pick
 from __future__ import annotations
 
 from difflib import get_close_matches
+from math import inf
 from reprlib import Repr
 from typing import TYPE_CHECKING
 
@@ -178,6 +182,40 @@ class RemoteError(QMLError, RuntimeError):
 
     def __str__(self) -> str:
         return self.text
+
+
+class Retry(QMLError, RuntimeError):
+    """Raised by a task that wants to be run again: `raise Retry(delay=30.0)`, or `raise Retry from error`.
+
+    It runs again after `delay` seconds, or after what its retry policy says; errors that the policy gives up on don't
+    matter. At most `max_retries` times, like after any error: then it has failed, with this as its error.
+
+    Raises:
+        InvalidValue: the delay is no finite number of seconds, or below 0.
+    """
+
+    def __init__(self, delay: float | None = None) -> None:
+        if delay is not None and (not isinstance(delay, (int, float)) or not 0 <= delay < inf):
+            raise InvalidValue("delay", "to be a finite number of seconds from 0 on", delay)
+        super().__init__(delay)
+        self.delay = delay
+
+    def __str__(self) -> str:
+        return f"asks to run again{'' if self.delay is None else f' in {self.delay:g} s'}"
+
+
+class OutsideJob(QMLError, LookupError):
+    """The context of a job was asked for where none runs."""
+
+    def __str__(self) -> str:
+        return "no job runs here; call job_context() in a task, in what it awaits, or in asyncio.to_thread"
+
+
+class NextUsedTwice(QMLError, RuntimeError):
+    """A middleware called what comes after it a second time."""
+
+    def __str__(self) -> str:
+        return "next() was called before in this run, and a job runs once; raise Retry to run it again"
 
 
 class LocalServerNotFound(QMLError, FileNotFoundError):

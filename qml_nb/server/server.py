@@ -14,17 +14,22 @@ from qml_nb.config import ServerConfig
 from qml_nb.errors import InvalidValue, StorageClosed
 from qml_nb.ids import new_id
 from qml_nb.retry import RetryPolicy
+from qml_nb.server.cancels import Cancels
 from qml_nb.server.demand import Demand
+from qml_nb.server.hooks import Hooks
+from qml_nb.server.progress import Reports
 from qml_nb.server.slots import GRACE, TURN, Slots
 from qml_nb.server.stall import StallGuard
 from qml_nb.server.telemetry import Meter, Snapshot
+from qml_nb.server.turns import Turns
 from qml_nb.storage.backend import ServerInfo
 from qml_nb.validate import check_int
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from types import TracebackType
 
+    from qml_nb.job import Job
     from qml_nb.server.registry import WorkerRegistry
     from qml_nb.storage.storage import Storage
 
@@ -53,7 +58,7 @@ class BackgroundJobServer:
         storage: where the jobs are.
         registry: the tasks, by method.
         config: see `ServerConfig`; or give its options by name.
-        retry: when failed jobs run again, where the task has no policy of its own. How often is in the job.
+        retry: when failed jobs run again, where neither job nor task has a policy of its own. How often is in the job.
     """
 
     def __init__(
@@ -73,6 +78,10 @@ class BackgroundJobServer:
         self.listeners: list[Callable[[Snapshot], None]] = []
         """Called in the server's loop with each snapshot, ten times a second; must return at once and not raise."""
         self._retry = RetryPolicy.exponential() if retry is None else retry
+        self._queues = tuple(self.config.queues) or None
+        self._in_turn = self.config.queue_order == "strict"
+        weights = self.config.weights
+        self._turns = None if weights is None else Turns(dict(zip(self.config.queues, weights, strict=True)))
         self._slots: Slots | None = None
         self._stopping = False
         self._parked = False
@@ -93,7 +102,11 @@ class BackgroundJobServer:
         self._stopping = self._last = False
         self._loop = asyncio.get_running_loop()
         self._hungry, self._settle_wake = asyncio.Event(), asyncio.Event()
-        self._slots = slots = Slots(self.config, self.registry, self._retry, self._settle_soon, self._need_more)
+        self._reports, self._hooks = Reports(self.storage), Hooks(self.registry.hooks)
+        self._cancels = Cancels(self.storage, self._renew)
+        self._slots = slots = Slots(
+            self.config, self.registry, self._retry, self._reports, self._settle_soon, self._need_more
+        )
         self._hungry.set()
         self._guard = StallGuard(self._slots, self.config.server_name)
         self._fetching = asyncio.create_task(self._fetch(slots))
@@ -106,6 +119,8 @@ class BackgroundJobServer:
                 (HEARTBEAT_INTERVAL, self._beat),
                 (SNAPSHOT_INTERVAL, self._tell),
                 (_DEADLINE_INTERVAL, self._check_deadlines),
+                (0.0, self._cancels.hear_of_cancelled_jobs),
+                (self.config.progress_interval, self._reports.write_progress),
             )
         ]
         try:
@@ -163,9 +178,7 @@ class BackgroundJobServer:
     # -- jobs come, run and go
 
     async def _fetch(self, slots: Slots) -> None:
-        config = self.config
-        queues = tuple(config.queues) or None
-        demand = Demand(slots, config.fetch_batch_size, ahead=self.storage.backend.round_trip)
+        demand = Demand(slots, self.config.fetch_batch_size, ahead=self.storage.backend.round_trip)
         pause = _RETRY_FIRST
         while not self._stopping:
             limit = demand.jobs()
@@ -175,10 +188,12 @@ class BackgroundJobServer:
                 continue
             try:
                 demand.asks()
-                jobs = await self.storage.claim(self.server_id, queues, limit, config.lease)
+                jobs = await self._claim(limit)
                 demand.gets(len(jobs))
                 if jobs:
                     self.meter.claimed += len(jobs)
+                    if self.registry.hooks:
+                        self._hooks.claimed(jobs)
                     slots.offer(jobs)
                 elif slots.idle > 0:  # else somebody else has an idle slot for what comes
                     await self._wait_for_work()
@@ -188,6 +203,14 @@ class BackgroundJobServer:
             if perf_counter_ns() - slots.turn_began > TURN:
                 await asyncio.sleep(0)
                 slots.turn_began = perf_counter_ns()
+
+    async def _claim(self, limit: int) -> list[Job]:
+        claim, lease, turns = self.storage.claim, self.config.lease, self._turns
+        if turns is None:
+            return await claim(self.server_id, self._queues, limit, lease, in_turn=self._in_turn)
+        jobs = await claim(self.server_id, turns.order(), limit, lease, in_turn=True)
+        turns.gave(limit, (job.queue for job in jobs))
+        return jobs
 
     async def _wait_for_work(self) -> None:
         self._parked = True
@@ -227,11 +250,14 @@ class BackgroundJobServer:
     async def _settle_batch(self, slots: Slots) -> None:
         batch, slots.ended = slots.ended, []
         try:
+            await self._reports.write_last(run.job.claim_id for run in batch)
             answers = await self.storage.settle([run.outcome for run in batch if run.outcome is not None])
         except BaseException:
             slots.ended = batch + slots.ended
             raise
         self.meter.count(batch, answers)
+        if self.registry.hooks:
+            self._hooks.settled(batch, answers)
 
     # -- upkeep
 
@@ -243,7 +269,7 @@ class BackgroundJobServer:
                 await work()
                 pause = _RETRY_FIRST
             except Exception as error:
-                pause = await self._lament(work.__name__.strip("_"), error, pause)
+                pause = await self._lament(work.__name__.strip("_").replace("_", " "), error, pause)
 
     async def _lament(self, what: str, error: Exception, pause: float) -> float:
         if isinstance(error, StorageClosed) or self._stopping:
@@ -258,11 +284,14 @@ class BackgroundJobServer:
     async def _sweep(self) -> None:
         await self.storage.sweep(_SWEEP_LIMIT)
 
-    async def _renew(self) -> None:
+    async def _renew(self, only: Collection[str] | None = None) -> None:
+        """Renew the leases, or those of some ids, and drop what is no longer held."""
         slots = self._slots
         if slots is None:
             return
         jobs = [run.job for run in (*slots.running, *slots.ended)] + list(slots.buffer)
+        if only is not None:
+            jobs = [job for job in jobs if job.id in only]
         if jobs:
             held = await self.storage.renew(jobs, self.config.lease)
             slots.drop({job.claim_id for job, holds in zip(jobs, held, strict=True) if not holds})
@@ -310,6 +339,8 @@ class BackgroundJobServer:
         for task in (*self._tasks, self._fetching, self._settling):
             task.cancel()
         await asyncio.gather(*self._tasks, self._fetching, self._settling, return_exceptions=True)
+        await self._hooks.end(self._patience)
+        await self._cancels.leave()
         with suppress(Exception):
             await self.storage.deregister(self.server_id)
         if self._timer is not None:

@@ -6,15 +6,18 @@ import asyncio
 import sys
 from collections import deque
 from contextvars import copy_context
+from functools import partial
 from math import inf
 from time import perf_counter_ns
 from traceback import format_exception, format_exception_only
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
-from qml_nb.errors import InvalidValue, JobTimeout
+from qml_nb.errors import InvalidValue, JobTimeout, Retry
 from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, SUCCEEDED, Outcome
+from qml_nb.retry import LONGEST
+from qml_nb.server import context
+from qml_nb.server.middleware import through
+from qml_nb.server.run import NS, Run
 from qml_nb.server.threads import Threads
 from qml_nb.validate import decode_json, encode_json, storable
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from qml_nb.config import ServerConfig
     from qml_nb.job import Job, JobState
     from qml_nb.retry import RetryPolicy
+    from qml_nb.server.progress import Reports
     from qml_nb.server.registry import Task, WorkerRegistry
 
 MAX_ERROR = 10_000
@@ -34,39 +38,10 @@ GRACE = 1.0
 """Seconds that a job gets to end after it was cancelled, before its slot is taken back without it."""
 PATIENCE = 1.0
 """Seconds without an idle slot after which buffered jobs go back: elsewhere there may be one."""
-NS = 1_000_000_000
 # An eager task runs at once up to its first real wait, which saves a turn of the loop for each job.
 _Task: Any = asyncio.Task
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-
-
-class Run(Struct, eq=False, gc=False):
-    """One job in a slot. Instants are nanoseconds of `perf_counter_ns`."""
-
-    job: Job
-    claimed: int
-    started: int
-    deadline: float
-    ended: int = 0
-    outcome: Outcome | None = None
-    """What became of it, once it has ended; None even then if its lease was lost, and its outcome is nobody's."""
-    reason: str = ""
-    """Why it was cancelled: "timeout", "stop" or "lost" (its lease)."""
-    spec: Task | None = None
-    """What is registered under the job's method; None if nothing is."""
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether its task has ended. One that was cancelled before its first step has, and told nobody."""
-        return self.task is None or self.task.done()
-
-    def cancel(self, reason: str) -> None:
-        """Cancel the job's task; it has `GRACE` seconds to end."""
-        self.reason = reason
-        self.deadline = min(self.deadline, perf_counter_ns())
-        if self.task is not None:
-            self.task.cancel()
+_runs_here = context.running.set
 
 
 class Slots:
@@ -81,6 +56,7 @@ class Slots:
         config: ServerConfig,
         registry: WorkerRegistry,
         retry: RetryPolicy,
+        reports: Reports,
         on_end: Callable[[], None],
         need_more: Callable[[], None],
     ) -> None:
@@ -93,11 +69,12 @@ class Slots:
         self.entering: Run | None = None
         self.turn_began = 0
         self._job_timeout = inf if config.job_timeout is None else config.job_timeout * NS
-        self._registry, self._tasks, self._retry = registry, registry.tasks, retry
-        self._on_end, self._need_more = on_end, need_more
+        self._registry, self._tasks, self._chain, self._retry = registry, registry.tasks, registry.chain, retry
+        self._reports, self._on_end, self._need_more = reports, on_end, need_more
         self._threads = Threads(config.server_name)
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
+        self._context.run(context.reports.set, reports)
         self._filling = False
 
     @property
@@ -157,15 +134,17 @@ class Slots:
 
     async def _run(self, run: Run) -> None:
         job = run.job
+        _runs_here(run)
         try:
             run.spec = spec = self._tasks.get(job.method) or self._registry.find(job.method)
             args = decode_json(job.args_json)
-            if not spec.is_async:
-                result = await self._threads.run(self._loop, spec.run, *args, **job.kwargs)
-            elif job.kwargs_json == b"{}":
+            if self._chain:
+                call = partial(self._call, spec, args, job.kwargs)
+                result = await through(tuple(self._chain), context.JobContext(run, self._reports), call)
+            elif spec.is_async and job.kwargs_json == b"{}":
                 result = await spec.run(*args)
             else:
-                result = await spec.run(*args, **job.kwargs)
+                result = await self._call(spec, args, job.kwargs)
             if result is None and not run.reason:
                 outcome: Outcome | None = Outcome(job.id, job.claim_id, SUCCEEDED)
             else:
@@ -176,6 +155,11 @@ class Slots:
             run.ended, run.outcome = perf_counter_ns(), outcome
         elif not run.ended:
             self._end(run, outcome)
+
+    async def _call(self, spec: Task, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if spec.is_async:
+            return await spec.run(*args, **kwargs)
+        return await self._threads.run(self._loop, spec.run, *args, **kwargs)
 
     def _returned(self, run: Run, result: Any) -> Outcome | None:
         if run.reason:  # it swallowed its cancellation
@@ -203,9 +187,11 @@ class Slots:
         job, spec = run.job, run.spec
         if spec is None or job.attempt > job.max_retries:
             return None
-        policy = self._retry if spec.retry is None else spec.retry
+        policy = job.retry or spec.retry or self._retry
+        if isinstance(error, Retry) and error.delay is not None:
+            return min(error.delay, LONGEST)
         try:
-            gives_up = policy.gives_up_on(error)
+            gives_up = not isinstance(error, Retry) and policy.gives_up_on(error)
         except Exception:
             gives_up = False
         return None if gives_up else policy.delay(job.attempt)

@@ -7,11 +7,13 @@ from threading import Event, Thread, get_ident
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from qml_nb.server.slots import GRACE, NS
+from qml_nb.server.run import NS
+from qml_nb.server.slots import GRACE
 from qml_nb.server.threads import interrupt
 
 if TYPE_CHECKING:
-    from qml_nb.server.slots import Run, Slots
+    from qml_nb.server.run import Run
+    from qml_nb.server.slots import Slots
 
 _INTERVAL = 0.1
 
@@ -44,7 +46,7 @@ class StallGuard:
                 continue
             run = self._holder()
             if run is not None and run.deadline + GRACE * NS < perf_counter_ns() and not run.ended:
-                run.reason = "timeout"
+                run.mark("timeout")
                 interrupt(self._loop_thread)
                 self._turned = perf_counter_ns()  # once a grace period, not once a look
 

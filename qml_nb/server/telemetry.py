@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qml_nb.job import JobState
-    from qml_nb.server.slots import Run
+    from qml_nb.server.run import Run
 
 PHASES: Final = ("queue_wait", "slot_wait", "run", "settle", "total")
 TICK: Final = 1.024e-6

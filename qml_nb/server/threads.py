@@ -10,10 +10,15 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any
 
+from qml_nb.server.context import running
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Call = tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]
+
+LET_END = 0.5
+"""Seconds that a plain function which watches its cancellation gets to return by itself."""
 
 
 class Interrupted(BaseException):
@@ -41,12 +46,16 @@ class _Worker:
         self._calls.put(call)
 
     def retire(self, retired: asyncio.Future[None]) -> None:
-        """Interrupt the call and take no other; `retired` is done when the thread lets go."""
+        """Take no other call; `retired` is done when the thread lets go of this one."""
         with self._lock:
             self._retired = retired
+        self._calls.put(None)
+
+    def interrupt(self) -> None:
+        """Interrupt the call, if there still is one."""
+        with self._lock:
             if self._working and self._thread.ident is not None:
                 interrupt(self._thread.ident)
-        self._calls.put(None)
 
     def _serve(self) -> None:
         with suppress(Interrupted):  # one that was sent as the work ended strikes at the next call at the latest
@@ -112,7 +121,7 @@ class Threads:
         """Call the function in a thread, with this task's context variables, and return what it returns.
 
         If the caller is cancelled, the thread is interrupted and given up; the call ends when the thread has let go of
-        the function, or with a second cancellation.
+        the function, or with a second cancellation. A job that has asked whether it is cancelled gets `LET_END` first.
         """
         context = copy_context()
         worker = self._idle.pop() if self._idle else _Worker(self._idle, f"{self._name} thread")
@@ -126,6 +135,11 @@ class Threads:
             if future.cancelled():
                 retired: asyncio.Future[None] = loop.create_future()
                 worker.retire(retired)
+                try:
+                    if (run := running.get(None)) is not None and run.watch is not None:
+                        await asyncio.wait([retired], timeout=LET_END)
+                finally:
+                    worker.interrupt()
                 await retired
             raise
 

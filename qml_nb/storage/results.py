@@ -15,7 +15,7 @@ from qml_nb.validate import check_seconds
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
-    from qml_nb.job import Job
+    from qml_nb.job import Job, Report
     from qml_nb.storage.backend import Backend
     from qml_nb.storage.inbox import Inbox
 
@@ -78,6 +78,13 @@ class Results:
     backend: Backend
     _ears: dict[asyncio.AbstractEventLoop, Ears]
     _watch_one: Callable[[str], Awaitable[Job | None]]
+
+    async def report(self, reports: Sequence[Report]) -> Sequence[bool]:
+        """Keep how far claimed jobs are, for `Job.progress` and `follow`. False, and nothing kept: the lease was lost.
+
+        A task calls `job_context().progress(…)`; this is for servers, and for who claims jobs by hand.
+        """
+        return await self.backend.report(reports)
 
     async def result(self, job_id: str, *, timeout: float | None = None) -> Any:
         """Wait until a job has ended, and return what its task returned. It is told at once, not polled for.

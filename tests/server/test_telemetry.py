@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from qml_nb import Job, JobState, RetryPolicy
 from qml_nb.job import Outcome
 from qml_nb.measure import Histogram
-from qml_nb.server.slots import Run
+from qml_nb.server.run import Run
 from qml_nb.server.telemetry import PHASES, TICK, Meter, Snapshot, bucket, bucket_middle
 from tests.server.waiting import run, until
 
