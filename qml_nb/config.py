@@ -308,7 +308,8 @@ class ServerConfig(Options):
             weight: of what is handed out, each gets that share while all of them have jobs, and what one leaves
             goes to the others.
         queue_order: "priority": the highest priority first, then the oldest, over all queues; "strict": the queues in
-            the order given, the next one only when the one before has nothing to give. Weights need "priority".
+            the order given, the next one only when the one before has nothing to give. What was fetched ahead of idle
+            slots runs first in any order. Weights need "priority", which then counts within a queue.
         fetch_batch_size: how many jobs one claim asks for, when that is more than the idle slots. The surplus waits
             inside the server, under lease: 1 for none, more for fewer round trips. With more than 1, a claim also
             asks for as many jobs as will start, at the last one's pace, while its answer is under way or in a quarter
@@ -329,7 +330,7 @@ class ServerConfig(Options):
     _: KW_ONLY
     worker_count: int = 10
     polling_interval: float = 1.0
-    queues: Sequence[str] | Mapping[str, float] = ("default",)
+    queues: Sequence[str] | Mapping[str, float] = field(default=("default",), hash=False)  # a dict has no hash
     queue_order: str = "priority"
     fetch_batch_size: int = 10
     job_timeout: float | None = 300.0
@@ -339,7 +340,6 @@ class ServerConfig(Options):
     telemetry_interval: float | None = 0.25
     progress_interval: float = 0.25
     process_count: int | None = None
-    weights: tuple[float, ...] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_name("server_name", self.server_name)
@@ -362,13 +362,16 @@ class ServerConfig(Options):
             raise InvalidValue("queue_order", "to be priority or strict", self.queue_order)
         if self.queue_order == "strict" and not self.queues:
             raise InvalidValue("queues", "to be named where queue_order is strict", self.queues, "name them in order")
-        weights = self.queues if isinstance(self.queues, Mapping) else None
-        if weights is not None:
-            if self.queue_order == "strict":
-                raise InvalidValue(
-                    "queues", "to be a list where queue_order is strict", weights, "weights are another order"
-                )
-            self._set(
-                weights=tuple(check_rate(f"queues[{name!r}]", weight) for name, weight in weights.items()) or None
+        weights = self.queues if isinstance(self.queues, Mapping) else {}
+        if weights and self.queue_order == "strict":
+            raise InvalidValue(
+                "queues", "to be a list where queue_order is strict", weights, "weights are another order"
             )
-        self._set(queues=check_names("queues", self.queues) or ())
+        names = check_names("queues", self.queues) or ()
+        shares = {name: check_rate(f"queues[{name!r}]", weight) for name, weight in weights.items()}
+        self._set(queues=shares or names)
+
+    @property
+    def weights(self) -> Mapping[str, float] | None:
+        """The weights of the queues, by name; None if they have none."""
+        return self.queues if isinstance(self.queues, Mapping) else None

@@ -215,7 +215,7 @@ class NextUsedTwice(QMLError, RuntimeError):
     """A middleware called what comes after it a second time."""
 
     def __str__(self) -> str:
-        return "next() was called before in this run, and a job runs once; raise Retry to run it again"
+        return "call_next() was called before in this run, and a job runs once; raise Retry to run it again"
 
 
 class LocalServerNotFound(QMLError, FileNotFoundError):

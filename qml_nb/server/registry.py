@@ -88,20 +88,20 @@ class WorkerRegistry:
         self.tasks[name] = Task(name, function, is_async, retry, process)
 
     def middleware(self, function: M) -> M:
-        """Run the async function below around every task, from the next job on: `async def m(job, ctx, next)`.
+        """Run the async function below around every task, from the next job on: `async def m(job, ctx, call_next)`.
 
-        The one registered first is the outermost. `await next()` gives what the task returns, and raises what it
-        raises; what the middleware returns is the result. It may catch errors, change the result, or return without
-        `next`: then the task does not run. `next` works once in a run. `ctx` is the job's `JobContext`. A middleware that
-        is defined anew, as by a notebook cell that runs again, takes the place of the one with its name.
+        The one registered first is the outermost. `await call_next()` gives what the task returns, and raises what it
+        raises; what the middleware returns is the result. It may catch errors, change the result, or return without a
+        call of `call_next`, which works once: then the task does not run. `ctx` is the job's `JobContext`. A middleware
+        that is defined anew, as by a notebook cell that runs again, takes the place of the one with its name.
 
         >>> from time import perf_counter
         >>> registry = WorkerRegistry()
         >>> @registry.middleware
-        ... async def timed(job, ctx, next):
+        ... async def timed(job, ctx, call_next):
         ...     began = perf_counter()
         ...     try:
-        ...         return await next()
+        ...         return await call_next()
         ...     finally:
         ...         ctx.logger.info("%s took %.3f s", job.method, perf_counter() - began)
 
@@ -109,7 +109,9 @@ class WorkerRegistry:
             InvalidValue: the function is not async.
         """
         if not callable(function) or not _is_async(function):
-            raise InvalidValue("middleware", "to be an async function", function, "write async def m(job, ctx, next)")
+            raise InvalidValue(
+                "middleware", "to be an async function", function, "write async def m(job, ctx, call_next)"
+            )
         _put(self.chain, function)
         return function
 

@@ -80,8 +80,7 @@ class BackgroundJobServer:
         self._retry = RetryPolicy.exponential() if retry is None else retry
         self._queues = tuple(self.config.queues) or None
         self._in_turn = self.config.queue_order == "strict"
-        weights = self.config.weights
-        self._turns = None if weights is None else Turns(dict(zip(self.config.queues, weights, strict=True)))
+        self._turns = None if self.config.weights is None else Turns(self.config.weights)
         self._slots: Slots | None = None
         self._stopping = False
         self._parked = False

@@ -44,7 +44,11 @@ GOOD: list[tuple[type[Options], str, Any]] = [
     *[(ServerConfig, name, 0.001) for name in ("polling_interval", "lease", "scheduler_poll_interval", "job_timeout")],
     *[(ServerConfig, "shutdown_timeout", value) for value in (0.0, 60.0)],
     (ServerConfig, "job_timeout", None),
-    *[(ServerConfig, "queues", value) for value in ((), ("a",), ("b", "a"))],
+    *[(ServerConfig, "queues", value) for value in ((), ("a",), ("b", "a"), {"b": 2.0, "a": 0.5})],
+    *[(ServerConfig, "queue_order", value) for value in ("priority", "strict")],
+    *[(ServerConfig, "telemetry_interval", value) for value in (0.001, None)],
+    *[(ServerConfig, "progress_interval", value) for value in (0.0, 60.0)],
+    *[(ServerConfig, "process_count", value) for value in (1, 10_000, None)],
 ]
 NO_SECONDS = [True, "5", float("nan"), float("inf"), -1, 1e300, [5]]
 NO_URLS = [5, b"postgresql://h", "", "h", "redis://h", "postgresql+asyncpg://h", "postgresql://h:port/d"]
@@ -75,6 +79,10 @@ BAD: list[tuple[type[Options], str, Any]] = [
     *[(ServerConfig, "shutdown_timeout", value) for value in (None, *NO_SECONDS)],
     *[(ServerConfig, "job_timeout", value) for value in (0, *NO_SECONDS)],
     *[(ServerConfig, "queues", value) for value in ("email", [""], [5], 5, ["a", "b\0"])],
+    *[(ServerConfig, "queue_order", value) for value in ("weighted", "", None, 5)],
+    *[(ServerConfig, "telemetry_interval", value) for value in (0, *NO_SECONDS)],
+    *[(ServerConfig, "progress_interval", value) for value in (None, *NO_SECONDS)],
+    *[(ServerConfig, "process_count", value) for value in (0, 2.5, "5", True, 10_001)],
 ]
 
 
@@ -149,6 +157,27 @@ def test_whole_seconds_become_floats_and_queues_a_tuple() -> None:
     config = ServerConfig(lease=5, queues=["b", "a", "b"])
 
     assert (type(config.lease), config.queues) == (float, ("b", "a"))
+
+
+def test_weights_are_those_of_the_queues_and_survive_copying() -> None:
+    config = ServerConfig(queues={"mail": 3, "bulk": 0.5})
+
+    assert tuple(config.queues) == ("mail", "bulk")
+    for twin in (config, dataclasses.replace(config, worker_count=3), pickle.loads(pickle.dumps(config))):
+        assert twin.weights == {"mail": 3.0, "bulk": 0.5}
+    assert (ServerConfig().weights, ServerConfig(queues={}).queues) == (None, ())
+
+
+@pytest.mark.parametrize("weight", [0, -1, True, "3", float("nan"), float("inf"), None])
+def test_a_bad_weight_is_refused_by_the_name_of_its_queue(weight: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"^expected queues\['bulk'\] to be a finite number above 0"):
+        ServerConfig(queues={"mail": 1, "bulk": weight})
+
+
+@pytest.mark.parametrize("queues", [(), {"mail": 3, "bulk": 1}])
+def test_a_strict_order_needs_a_list_of_queues(queues: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"^expected queues to be .* where queue_order is strict"):
+        ServerConfig(queues=queues, queue_order="strict")
 
 
 # -- a config, or options, not both

