@@ -22,8 +22,8 @@ log = getLogger("qml_nb.server")
 class Reports:
     """The newest report of each claim, written many at a time. `put` may be called from any thread."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, interval: float) -> None:
+        self._storage, self._interval = storage, interval
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, Report] = {}
         self._lock = Lock()
@@ -40,7 +40,7 @@ class Reports:
                 self._loop.call_soon_threadsafe(self._there.set)
 
     async def write_progress(self) -> None:
-        """Write what there is, once there is something.
+        """Write what there is, once there is something, and return when more may be written.
 
         Raises:
             StorageUnavailable: the reports are kept.
@@ -51,6 +51,8 @@ class Reports:
             with self._lock:
                 batch, self._waiting = self._waiting, {}
             await self._send(batch)
+        if batch:
+            await asyncio.sleep(self._interval)
 
     async def write_last(self, claims: Iterable[int]) -> None:
         """Return once what there is of these claims has been written: before their jobs are settled.

@@ -101,7 +101,8 @@ class BackgroundJobServer:
         self._stopping = self._last = False
         self._loop = asyncio.get_running_loop()
         self._hungry, self._settle_wake = asyncio.Event(), asyncio.Event()
-        self._reports, self._hooks = Reports(self.storage), Hooks(self.registry.hooks)
+        self._reports = Reports(self.storage, self.config.progress_interval)
+        self._hooks = Hooks(self.registry.hooks)
         self._cancels = Cancels(self.storage, self._renew)
         self._slots = slots = Slots(
             self.config, self.registry, self._retry, self._reports, self._settle_soon, self._need_more
@@ -119,7 +120,7 @@ class BackgroundJobServer:
                 (SNAPSHOT_INTERVAL, self._tell),
                 (_DEADLINE_INTERVAL, self._check_deadlines),
                 (0.0, self._cancels.hear_of_cancelled_jobs),
-                (self.config.progress_interval, self._reports.write_progress),
+                (0.0, self._reports.write_progress),
             )
         ]
         try:
