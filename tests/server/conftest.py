@@ -42,6 +42,7 @@ async def serve(storage: Storage, registry: WorkerRegistry) -> AsyncIterator[Ser
     yield start
     for server in servers:
         await server.stop()
+    await storage.close()  # what listens to a database goes with it
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
