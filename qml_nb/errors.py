@@ -10,10 +10,11 @@
     ├── JobTimeout              (TimeoutError)    a job ran longer than it may
     ├── JobFailed               (RuntimeError)    a job whose result was asked for has none: it failed, or was deleted
     ├── ProcessDied             (RuntimeError)    the process that ran a job ended without an answer
-    ├── RemoteError             (RuntimeError)    what a task raised in another process
+    ├── RemoteError             (RuntimeError)    what was raised in another process
     ├── Retry                   (RuntimeError)    a task asks to be run again
     ├── OutsideJob              (LookupError)     the context of a job was asked for where none runs
     ├── NextUsedTwice           (RuntimeError)    a middleware called what comes after it a second time
+    ├── ServerDied              (RuntimeError)    a server of a pool ended by itself
     ├── LocalServerNotFound     (FileNotFoundError) no server program of that kind is on this machine
     ├── LocalServerFailed       (RuntimeError)    a local server did not start, or not as it should
     │   └── PortTaken           (RuntimeError)    … since another process has its port
@@ -174,7 +175,7 @@ class ProcessDied(QMLError, RuntimeError):
 
 
 class RemoteError(QMLError, RuntimeError):
-    """What a task raised in another process: `text` as it is stored, `kinds` the names of its class and their bases."""
+    """What was raised in another process: `text` as a job stores it, `kinds` the names of its class and their bases."""
 
     def __init__(self, text: str, kinds: Iterable[str] = ()) -> None:
         super().__init__(text, tuple(kinds))
@@ -216,6 +217,17 @@ class NextUsedTwice(QMLError, RuntimeError):
 
     def __str__(self) -> str:
         return "call_next() was called before in this run, and a job runs once; raise Retry to run it again"
+
+
+class ServerDied(QMLError, RuntimeError):
+    """A server of a pool ended by itself; `how` says how. Another one takes its place."""
+
+    def __init__(self, name: str, how: str) -> None:
+        super().__init__(name, how)
+        self.name, self.how = name, how
+
+    def __str__(self) -> str:
+        return f"a server of {self.name!r} {self.how}"
 
 
 class LocalServerNotFound(QMLError, FileNotFoundError):

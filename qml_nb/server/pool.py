@@ -5,88 +5,108 @@ from __future__ import annotations
 import asyncio
 import atexit
 from concurrent.futures import Future
-from contextlib import suppress
 from logging import getLogger
 from threading import Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
 from qml_nb.config import ServerConfig
-from qml_nb.errors import InvalidValue, StorageUnavailable
-from qml_nb.loops import new_loop
-from qml_nb.server.server import BackgroundJobServer
+from qml_nb.errors import InvalidValue
+from qml_nb.server.own_loop import run_in_own_loop
+from qml_nb.server.places import place_of
+from qml_nb.server.posts import Post
+from qml_nb.storage import storage_of
+from qml_nb.storage.storage import Storage
 from qml_nb.validate import check_int
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from qml_nb.retry import RetryPolicy
+    from qml_nb.server.posts import Server
     from qml_nb.server.registry import WorkerRegistry
     from qml_nb.server.telemetry import Snapshot
-    from qml_nb.storage.storage import Storage
 
 log = getLogger("qml_nb.server")
 
 PoolState = Literal["stopped", "starting", "running", "stopping", "failed"]
-_LAST_WAIT = 0.2
-_AWAY_PAUSE = 0.5
 _pools: WeakSet[WorkerPool] = WeakSet()
 
 
 class WorkerPool:
-    """One or more servers in a background thread with an event loop of its own.
+    """One or more servers that run in the background: in a thread, in processes of their own, or on a Dask cluster.
 
     `start`, `stop` and `resize` return at once, from a cell, a widget callback or a script; `join` waits for the end.
-    As a context manager it starts, and waits for a graceful stop. What still runs when the process ends is stopped
-    with it: the thread is a daemon, and leases do the rest.
+    As a context manager it starts, and waits for a graceful stop. What still runs when this process ends is stopped
+    with it, also when it is killed, and leases do the rest.
+
+    In a thread, servers share this interpreter, and with it one processor. In processes they have one each, as many
+    as there are. These get a copy of `registry` with all that its functions need, those of a notebook's cells and of
+    `__main__` too, while functions of modules are imported there; tasks that are registered later, or anew, follow within
+    a second, middleware and hooks too. A server whose process dies is replaced: after half a second, then one, then two,
+    up to thirty. On a Dask cluster, each server is an actor; it stops when it has not heard of this process for ten
+    seconds, and is started on another worker when its own is lost.
 
     Args:
-        storage: where the jobs are; it may be shared with the caller. One that can't be reached is waited for.
+        storage: where the jobs are, as a storage, which may be shared with the caller, or as the URL of one. One that
+            can't be reached is waited for. In processes and on Dask, each server opens its own one like it, so it can't
+            be in memory.
         registry: the tasks, by method.
         config: of each server; or give options of `ServerConfig` by name. `worker_count` counts for each server.
         servers: how many servers.
-        where: "thread"; this version has no other.
+        where: "thread", "process" or "dask".
+        client: with "dask", a `distributed.Client`, asynchronous or not, or the address of a scheduler.
+        storage_options: options for a storage given as URL, by name.
         retry: see `BackgroundJobServer`.
+
+    Raises:
+        InvalidValue: this storage, this system or this installation does not allow for servers there.
     """
 
     def __init__(
         self,
-        storage: Storage,
+        storage: Storage | str,
         registry: WorkerRegistry,
         config: ServerConfig | None = None,
         *,
         servers: int = 1,
         where: str = "thread",
+        client: Any = None,
+        storage_options: Mapping[str, Any] | None = None,
         retry: RetryPolicy | None = None,
         **options: Any,
     ) -> None:
-        if where != "thread":
-            raise InvalidValue("where", "to be 'thread'", where, "this version runs pools in a thread")
-        self.storage = storage
+        self.storage = _storage(storage, storage_options)
         self.registry = registry
         self.config = ServerConfig.of(config, options)
         self.worker_count = self.config.worker_count
         self.servers = check_int("servers", servers, 1, 1_000)
+        self.where = where
         self.state: PoolState = "stopped"
         self.error: BaseException | None = None
-        """What ended the pool, if `state` is "failed"; what it waits for, if that is "starting"."""
+        """What ended the pool, if `state` is "failed"; else what one of its servers waits for, or what it died of."""
         self.listeners: list[Callable[[Snapshot], None]] = []
         """Called in the pool's thread with each server's snapshot, ten times a second; must return at once."""
-        self._retry = retry
+        self._place = place_of(where, client, self.storage, registry, self.config, retry)
         self._lock = Lock()
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: list[BackgroundJobServer] = []
+        self._posts: list[Post] = []
         _pools.add(self)
 
     def start(self) -> Self:
-        """Start the servers. Returns at once; does nothing while it runs."""
+        """Start the servers. Returns at once; does nothing while it runs.
+
+        Raises:
+            InvalidValue: it has not stopped yet, or a task can't be copied to another process: it is named.
+        """
         with self._lock:
             if self.is_running:
                 return self
             if self.state == "stopping":
                 raise InvalidValue("pool", "to have stopped before it starts again", self.state, "join() it first")
+            self._place.prepare()
             self.state, self.error = "starting", None
             ready: Future[None] = Future()
             self._thread = Thread(
@@ -148,10 +168,9 @@ class WorkerPool:
         self._changed.set()
 
     def _serve(self, ready: Future[None]) -> None:
-        loop = new_loop()
         state: PoolState = "failed"
         try:
-            _run_to_end(loop, loop.create_task(self._main(ready)))
+            run_in_own_loop(self._main(ready))
             state, self.error = "stopped", None
         except BaseException as error:
             self.error = error
@@ -159,79 +178,68 @@ class WorkerPool:
             if not ready.done():
                 ready.set_exception(error)
         finally:
-            with suppress(Exception):
-                _close(loop)
             self.state = state  # the very last: from here on it may start again
 
     async def _main(self, ready: Future[None]) -> None:
         self._loop, self._changed, self._stopping = asyncio.get_running_loop(), asyncio.Event(), False
         ready.set_result(None)
+        leaving: set[Post] = set()
         try:
             while not self._stopping:
                 self._changed.clear()
-                pause = await self._try_to_match()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self._changed.wait()
+                leaving = self._match(leaving)
+                self._look()
+                await self._changed.wait()
         finally:
             self.state = "stopping"
-            await asyncio.gather(*(server.stop() for server in self._running), return_exceptions=True)
-            self._running = []
+            await _end([*self._posts, *leaving])
+            self._posts = []
+            await self._place.close()
 
     def _adapt(self) -> None:
-        for server in self._running:
-            server.resize(self.worker_count)
+        for post in self._posts:
+            post.resize(self.worker_count)
         self._changed.set()
 
-    async def _try_to_match(self) -> float | None:
-        """Do as `_match`; return the seconds until it is worth another try, None if it is done."""
-        try:
-            await self._match()
-        except StorageUnavailable as error:
-            self.error = error
-            log.warning("%r can't start servers yet: %s", self, error)
-            return _AWAY_PAUSE
-        self.error = None
-        if self.state == "starting":
-            self.state = "running"
-        return None
+    def _match(self, leaving: set[Post]) -> set[Post]:
+        """Start or stop servers until there are as many as there should be. Returns those that are about to stop."""
+        while len(self._posts) < self.servers:
+            self._posts.append(Post(self._server, self._changed.set, self._tell))
+        surplus, self._posts = self._posts[self.servers :], self._posts[: self.servers]
+        for post in surplus:
+            post.stop()
+        return {post for post in (*leaving, *surplus) if not post.task.done()}
 
-    async def _match(self) -> None:
-        """Start or stop servers until there are as many as there should be."""
-        while len(self._running) < self.servers:
-            server = BackgroundJobServer(self.storage, self.registry, self.config, retry=self._retry)
-            server.listeners.append(self._tell)
-            await server.start()
-            server.resize(self.worker_count)
-            self._running.append(server)
-        surplus, self._running = self._running[self.servers :], self._running[: self.servers]
-        await asyncio.gather(*(server.stop() for server in surplus))
+    def _look(self) -> None:
+        """See how the servers are. Raises what keeps one from ever starting."""
+        for post in self._posts:
+            if post.task.done():
+                post.task.result()
+        self.error = next((post.error for post in self._posts if post.error is not None), None)
+        if self.state == "starting" and all(post.has_started for post in self._posts):
+            self.state = "running"
+
+    def _server(self) -> Server:
+        return self._place.server(self.worker_count)
 
     def _tell(self, snapshot: Snapshot) -> None:
         for listener in list(self.listeners):
             listener(snapshot)
 
 
-def _run_to_end(loop: asyncio.AbstractEventLoop, main: asyncio.Task[None]) -> None:
-    """Run the loop until `main` is done. A job may stop the loop, or raise SystemExit in a task of its own: it goes on."""
-    while not main.done():
-        try:
-            loop.run_until_complete(main)
-        except BaseException:
-            if main.done() or loop.is_closed():
-                raise
-            log.warning("a job stopped the event loop of its pool, which goes on", exc_info=True)
+def _storage(storage: Storage | str, options: Mapping[str, Any] | None) -> Storage:
+    if not isinstance(storage, Storage):
+        return storage_of(storage, **(options or {}))
+    if options:
+        raise InvalidValue("storage_options", "to come with a URL", dict(options), "this storage has its own")
+    return storage
 
 
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Close the loop as `asyncio.run` would, but don't wait for ever for a job that swallows every cancellation."""
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.wait(left, timeout=_LAST_WAIT))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
+async def _end(posts: list[Post]) -> None:
+    for post in posts:
+        post.stop()
+    if posts:
+        await asyncio.wait([post.task for post in posts])
 
 
 @atexit.register
