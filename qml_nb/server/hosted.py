@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from qml_nb.errors import StorageUnavailable
 from qml_nb.retry import kinds_of
+from qml_nb.server.error_text import describe
 from qml_nb.server.server import BackgroundJobServer
-from qml_nb.server.slots import describe
-from qml_nb.server.telemetry import Snapshot
+from qml_nb.server.telemetry import Snapshot  # noqa: TC001, msgspec reads the annotations at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,7 +32,8 @@ CAN_SPAWN: Final = hasattr(os, "killpg") and hasattr(select, "poll")
 _ROOT = str(Path(__file__).resolve().parents[2])
 # Not `-m`: this package may be known only to the parent's sys.path, and cwd is no place to import it from.
 _CODE = "import sys; sys.path.append({root!r}); from {module} import main; main()"
-_HEAD = 8
+HEAD: Final = 8
+"""How many bytes of a message say how long the rest is."""
 _CHUNK = 1 << 18
 _LOOK = 0.5
 _FIRST_POLL, _LAST_POLL = 0.001, 0.1
@@ -58,7 +59,7 @@ class Pipe:
 
     async def read(self) -> bytes | None:
         """Return the next message; None if there is nobody at the other end any more."""
-        head = await self._exactly(_HEAD)
+        head = await self._exactly(HEAD)
         return None if head is None else await self._exactly(int.from_bytes(head, "big"))
 
     async def _exactly(self, size: int) -> bytes | None:
@@ -81,7 +82,7 @@ class Pipe:
 
 def framed(message: bytes) -> bytes:
     """Return a message as it goes through a pipe: after its length."""
-    return len(message).to_bytes(_HEAD, "big") + message
+    return len(message).to_bytes(HEAD, "big") + message
 
 
 class Child:

@@ -347,7 +347,7 @@ class BackgroundJobServer:
             self._timer.cancel()
             self._timer = None
         self._guard.stop()
-        slots.close()
+        await slots.close()
         self._slots, self._stopping = None, False
         await self._tell()
 

@@ -9,17 +9,18 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 from time import perf_counter_ns
-from traceback import format_exception, format_exception_only
 from typing import TYPE_CHECKING, Any
 
 from qml_nb.errors import InvalidValue, JobTimeout, Retry
 from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, SUCCEEDED, Outcome
 from qml_nb.retry import LONGEST
 from qml_nb.server import context
+from qml_nb.server.error_text import describe
 from qml_nb.server.middleware import through
+from qml_nb.server.processes import Processes, UnfitResult
 from qml_nb.server.run import NS, Run
 from qml_nb.server.threads import Threads
-from qml_nb.validate import decode_json, encode_json, storable
+from qml_nb.validate import decode_json, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from qml_nb.server.progress import Reports
     from qml_nb.server.registry import Task, WorkerRegistry
 
-MAX_ERROR = 10_000
-"""The longest error text that is stored, in characters; a longer one loses its middle."""
 TURN = 5_000_000
 """Nanoseconds that slots start jobs in one go before the event loop gets its turn."""
 GRACE = 1.0
@@ -72,6 +71,7 @@ class Slots:
         self._registry, self._tasks, self._chain, self._retry = registry, registry.tasks, registry.chain, retry
         self._reports, self._on_end, self._need_more = reports, on_end, need_more
         self._threads = Threads(config.server_name)
+        self._processes = Processes(config.process_count, reports)
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         self._context.run(context.reports.set, reports)
@@ -139,12 +139,12 @@ class Slots:
             run.spec = spec = self._tasks.get(job.method) or self._registry.find(job.method)
             args = decode_json(job.args_json)
             if self._chain:
-                call = partial(self._call, spec, args, job.kwargs)
+                call = partial(self._call, run, spec, args)
                 result = await through(tuple(self._chain), context.JobContext(run, self._reports), call)
             elif spec.is_async and job.kwargs_json == b"{}":
                 result = await spec.run(*args)
             else:
-                result = await self._call(spec, args, job.kwargs)
+                result = await self._call(run, spec, args)
             if result is None and not run.reason:
                 outcome: Outcome | None = Outcome(job.id, job.claim_id, SUCCEEDED)
             else:
@@ -156,10 +156,12 @@ class Slots:
         elif not run.ended:
             self._end(run, outcome)
 
-    async def _call(self, spec: Task, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    async def _call(self, run: Run, spec: Task, args: list[Any]) -> Any:
         if spec.is_async:
-            return await spec.run(*args, **kwargs)
-        return await self._threads.run(self._loop, spec.run, *args, **kwargs)
+            return await spec.run(*args, **run.job.kwargs)
+        if spec.process:
+            return await self._processes.run(run, spec)
+        return await self._threads.run(self._loop, spec.run, *args, **run.job.kwargs)
 
     def _returned(self, run: Run, result: Any) -> Outcome | None:
         if run.reason:  # it swallowed its cancellation
@@ -185,7 +187,7 @@ class Slots:
     def _retry_delay(self, run: Run, error: BaseException) -> float | None:
         """Return the seconds until the job may run again; None if it may not."""
         job, spec = run.job, run.spec
-        if spec is None or job.attempt > job.max_retries:
+        if spec is None or job.attempt > job.max_retries or isinstance(error, UnfitResult):
             return None
         policy = job.retry or spec.retry or self._retry
         if isinstance(error, Retry) and error.delay is not None:
@@ -263,26 +265,11 @@ class Slots:
         for run in list(self.running):
             self._give_up(run)
 
-    def close(self) -> None:
-        """Let the threads go."""
+    async def close(self) -> None:
+        """Let the threads go, and kill the processes."""
         self._threads.close()
+        await self._processes.close()
 
 
 def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:
     return Outcome(job.id, job.claim_id, to, **what)
-
-
-def describe(error: BaseException) -> str:
-    """Return an error as text that every storage can keep: type and message first, then the traceback, cut to a bound."""
-    try:
-        first = "".join(format_exception_only(error)).strip()
-        trace = "".join(format_exception(error, limit=-20)).strip() if error.__traceback__ is not None else ""
-    except BaseException:
-        first, trace = f"{type.__repr__(type(error))} whose message can't be shown", ""
-    text = _cut(f"{first}\n\n{trace}" if trace else first)
-    return _cut(storable(text))
-
-
-def _cut(text: str) -> str:
-    half = MAX_ERROR // 2 - 2
-    return text if len(text) <= MAX_ERROR else f"{text[:half]}\n…\n{text[-half:]}"

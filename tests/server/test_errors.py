@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qml_nb import Job, JobState, RetryPolicy
-from qml_nb.server.slots import MAX_ERROR, describe
+from qml_nb.server.error_text import MAX_ERROR, describe
 from tests.server.waiting import full_house, run
 
 
