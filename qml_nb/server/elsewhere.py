@@ -60,6 +60,7 @@ class Elsewhere:
     def __init__(self, plans: Plans, worker_count: int) -> None:
         self.plan = plans.packed
         """What the server was told last."""
+        self.name = plans.plan.config.server_name
         self.has_stopped = False
         self._plans, self._worker_count = plans, worker_count
         self._changed = asyncio.Event()
@@ -119,4 +120,4 @@ class Elsewhere:
         """Make the error for a server that is no more, and tell that it has no slots any more."""
         if self._last is not None and self._last.slots:
             post.tell(replace(self._last, ts=time(), slots=0, busy=0, buffered=0, phases={}))
-        return ServerDied(self._plans.plan.config.server_name, how)
+        return ServerDied(self.name, how)
