@@ -87,8 +87,8 @@ class DaskPlace:
             remedy = "give client=Client(…), or the address of a scheduler"
             raise InvalidValue("client", "to be a distributed.Client with where='dask'", client, remedy)
         self._plans = Plans(plan)
-        self._given = client
-        self._client: Client | None = None
+        self._given: Any = client
+        self._client: Any = None
         self._connecting = asyncio.Lock()
 
     def prepare(self) -> None:
@@ -101,7 +101,7 @@ class DaskPlace:
         """See `Place`."""
         return ActorServer(self, self._plans, worker_count)
 
-    async def client(self) -> Client:
+    async def client(self) -> Any:
         """Return a client of this loop: the one that was given belongs to another, and may be asynchronous or not."""
         async with self._connecting:
             if self._client is None or self._client.status != "running":
@@ -110,7 +110,8 @@ class DaskPlace:
                 address, security = (
                     (given, None) if isinstance(given, str) else (given.scheduler.address, given.security)
                 )
-                self._client = await Client(
+                connect: Any = Client
+                self._client = await connect(
                     address, security=security, timeout=_CONNECT, asynchronous=True, set_as_default=False
                 )
             return self._client
@@ -139,7 +140,7 @@ class ActorServer(Elsewhere):
         except Exception as error:
             raise self.died(f"was lost: {type(error).__name__}: {error}", post) from error
 
-    async def _live(self, client: Client, post: Post) -> None:
+    async def _live(self, client: Any, post: Post) -> None:
         future = client.submit(
             DaskServer, self.plan, encode(self.wish()), actor=True, pure=False, key=f"qml-nb-server-{new_id()}"
         )
@@ -156,7 +157,7 @@ class ActorServer(Elsewhere):
         finally:
             future.release()
 
-    async def _actor(self, client: Client, future: Any, post: Post) -> Any:
+    async def _actor(self, client: Any, future: Any, post: Post) -> Any:
         since = monotonic()
         while not future.done():
             await asyncio.sleep(_POLL)
