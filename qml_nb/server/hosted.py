@@ -8,13 +8,13 @@ from logging import getLogger
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import cloudpickle
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 from msgspec.structs import replace
 
 from qml_nb.errors import StorageUnavailable
 from qml_nb.retry import kinds_of
+from qml_nb.server.copying import loads
 from qml_nb.server.error_text import describe
 from qml_nb.server.server import BackgroundJobServer
 from qml_nb.server.telemetry import Snapshot  # noqa: TC001, msgspec reads the annotations at run time
@@ -117,7 +117,7 @@ class Hosted:
         """Run the server of a plan until it is to stop; a cancellation stops it at once. Tells all errors, raises none."""
         self._starting = asyncio.current_task()
         try:
-            server = self._make(cloudpickle.loads(plan))
+            server = self._make(loads(plan))
             await self._start(server)
         except asyncio.CancelledError:
             self._tell(Stopped())
@@ -173,7 +173,7 @@ class Hosted:
 def _update(registry: WorkerRegistry, plan: bytes) -> None:
     """Put in what the registry of a newer plan holds; the server that has the old one sees it from its next job on."""
     try:
-        new = cloudpickle.loads(plan).registry
+        new = loads(plan).registry
     except Exception:
         log.exception("the tasks of %r stay as they were: newer ones could not be read", registry)
         return

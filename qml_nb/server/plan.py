@@ -6,9 +6,8 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-
 from qml_nb.errors import InvalidValue, StorageClosed
+from qml_nb.server.copying import packed, unfit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from qml_nb.storage.storage import Storage
 
 _SHARED = "use redis://… or postgresql://…, which LocalServers() starts in a notebook too, or where='thread'"
-_CAN_NOT_TRAVEL = "it may use no locks, connections or storages of this process: let it make or import its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +35,14 @@ class Plan:
         return self.storage_kind(self.storage_config)
 
     def packed(self) -> bytes:
-        """Return it as bytes for `cloudpickle.loads`: functions that can be imported by name, all others whole.
+        """Return it as bytes for `copying.loads`.
 
         Raises:
             InvalidValue: a task, a middleware or a hook can't be copied to another process.
         """
         plan = replace(self, registry=copied(self.registry))
         try:
-            return bytes(cloudpickle.dumps(plan))
+            return packed(plan)
         except Exception as error:
             raise _culprit(plan.registry, error) from error
 
@@ -81,7 +79,7 @@ def _culprit(registry: WorkerRegistry, error: Exception) -> InvalidValue:
     """Find who can't be copied, to name it."""
     for name, function in _functions(registry):
         try:
-            cloudpickle.dumps(function)
+            packed(function)
         except Exception as its_error:
             return unfit(name, function, its_error)
     return unfit("registry", registry, error)
@@ -94,9 +92,3 @@ def _functions(registry: WorkerRegistry) -> Iterator[tuple[str, object]]:
         if isinstance(values, list):
             for index, function in enumerate(values):
                 yield f"registry.{name}[{index}]", function
-
-
-def unfit(name: str, function: object, error: Exception) -> InvalidValue:
-    """Make the error that says why a function can't be copied."""
-    remedy = f"{type(error).__name__}: {error}; {_CAN_NOT_TRAVEL}"
-    return InvalidValue(name, "to be something that another process can get a copy of", function, remedy)

@@ -9,12 +9,10 @@ from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-import cloudpickle
-
 from qml_nb.errors import ProcessDied, QMLError, RemoteError, Retry
 from qml_nb.job import Report
+from qml_nb.server.copying import packed, unfit
 from qml_nb.server.lifeline import Child, check_can_spawn
-from qml_nb.server.plan import unfit
 from qml_nb.server.run import NS
 from qml_nb.server.task_process import Call, Raised, Returned, Told, Unfit, decode_answer, encode
 from qml_nb.validate import decode_json
@@ -54,14 +52,14 @@ class _Process:
         """Whether it runs, and knows no older function of that name: it may have loaded other modules for that one."""
         return self._child.status is None and self._functions.get(task.name, task.run) is task.run
 
-    async def call(self, run: Run, task: Task, packed: bytes, tell: Callable[[bytes], None]) -> Any:
+    async def call(self, run: Run, task: Task, function: bytes, tell: Callable[[bytes], None]) -> Any:
         """Run a job, and return what its task returns."""
-        function = None if task.name in self._functions else packed
+        news = None if task.name in self._functions else function
         with suppress(ConnectionError):  # it has died; its status says how
             if self._path is not None:
                 await self._child.pipe.write(encode(self._path))
                 self._path = None
-            await self._child.pipe.write(encode(Call(run.job, (run.deadline - perf_counter_ns()) / NS, function)))
+            await self._child.pipe.write(encode(Call(run.job, (run.deadline - perf_counter_ns()) / NS, news)))
             self._functions[task.name] = task.run
             while (message := await self._read()) is not None:
                 match decode_answer(message):
@@ -113,7 +111,7 @@ class Processes:
             ProcessDied: it ended without an answer.
             InvalidValue: the task can't be copied to another process.
         """
-        packed = self._pack(task)
+        function = self._pack(task)
         job = run.job
 
         def tell(progress_json: bytes) -> None:
@@ -122,7 +120,7 @@ class Processes:
         async with self._free:
             process = self._take(task)
             try:
-                result = await process.call(run, task, packed, tell)
+                result = await process.call(run, task, function, tell)
             except RemoteError:
                 self._idle.append(process)
                 raise
@@ -139,11 +137,11 @@ class Processes:
             return known[1]
         check_can_spawn("process", True)
         try:
-            packed = bytes(cloudpickle.dumps(task.run))
+            function = packed(task.run)
         except Exception as error:
             raise unfit(f"task {task.name!r}", task.run, error) from error
-        self._packed[task.name] = task.run, packed
-        return packed
+        self._packed[task.name] = task.run, function
+        return function
 
     def _take(self, task: Task) -> _Process:
         while self._idle:

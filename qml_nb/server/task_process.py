@@ -7,7 +7,6 @@ from threading import Event, Lock, Thread
 from time import perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-import cloudpickle
 from msgspec import Struct
 from msgspec.msgpack import Decoder, Encoder
 
@@ -15,6 +14,7 @@ from qml_nb.errors import InvalidValue, Retry
 from qml_nb.job import Job  # noqa: TC001, msgspec reads the annotations at run time
 from qml_nb.retry import kinds_of
 from qml_nb.server import context
+from qml_nb.server.copying import loads
 from qml_nb.server.error_text import describe
 from qml_nb.server.lifeline import HEAD, framed, hold_on
 from qml_nb.server.run import NS, Run
@@ -148,7 +148,7 @@ class _Tasks:
         if call.function is not None:
             self._packed[name] = call.function
         if name not in self._functions:  # once more at each call, where it can't be read
-            self._functions[name] = cloudpickle.loads(self._packed[name])
+            self._functions[name] = loads(self._packed[name])
         return self._functions[name]
 
 
