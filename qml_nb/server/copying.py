@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import ChainMap
 from io import BytesIO
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cloudpickle import Pickler, loads
 
@@ -25,9 +25,7 @@ _NO_COPY = "it may use no locks, connections or storages of this process: let it
 def packed(value: object) -> bytes:
     """Return the value as bytes for `loads`. Raises whatever it is that can't be packed."""
     with BytesIO() as stream:
-        pickler = Pickler(stream)
-        pickler.dispatch_table = ChainMap({CodeType: _code}, Pickler.dispatch_table)
-        pickler.dump(value)
+        _Pickler(stream).dump(value)
         return stream.getvalue()
 
 
@@ -45,3 +43,7 @@ def _code(code: CodeType) -> tuple[Callable[..., CodeType], tuple[Any, ...]]:
 
 def _code_in_file(name: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
     return make(*arguments).replace(co_filename=name)
+
+
+class _Pickler(Pickler):
+    dispatch_table: ClassVar[ChainMap[type, Any]] = ChainMap({CodeType: _code}, Pickler.dispatch_table)
