@@ -256,8 +256,8 @@ def test_options_are_those_of_servers(storage, registry) -> None:
     assert WorkerPool(storage, registry, queues=["mail"]).config.queues == ("mail",)
     with pytest.raises(UnknownOption, match="did you mean 'worker_count'"):
         WorkerPool(storage, registry, worker_cuont=3)
-    with pytest.raises(InvalidValue, match="expected where to be 'thread', got 'process'; this version"):
-        WorkerPool(storage, registry, where="process")
+    with pytest.raises(InvalidValue, match="expected where to be 'thread', 'process' or 'dask', got 'threads'"):
+        WorkerPool(storage, registry, where="threads")
 
 
 def test_listeners_hear_of_every_server(make) -> None:

@@ -9,34 +9,29 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
-from time import monotonic, sleep
+from time import sleep
 
-import cloudpickle
 import pytest
 
 from qml_nb import Job, JobState, OutsideJob, Retry, RetryPolicy, job_context
 from qml_nb.server.processes import Processes
-from qml_nb.servers.reaper import birth, children_of
+from qml_nb.servers.reaper import birth
+from tests.server.away import in_a_notebook, processes, wait
 from tests.server.waiting import LONG, ended, full_house, in_state, run, until
 
 
 @pytest.fixture(autouse=True, scope="module")
 def as_in_a_notebook() -> Iterator[None]:
     """Functions of this module travel whole, as those of a notebook's cells do."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    with in_a_notebook(sys.modules[__name__]):
+        yield
 
 
 @pytest.fixture(autouse=True)
 def no_process_left() -> Iterator[None]:
     """Every process of a test is gone when its servers are."""
-    before = set(children_of(os.getpid()))
     yield
-    end = monotonic() + LONG
-    while set(children_of(os.getpid())) - before:
-        assert monotonic() < end
-        sleep(0.01)
+    wait(lambda: not processes())
 
 
 @pytest.fixture
@@ -82,7 +77,7 @@ async def test_there_are_as_many_processes_as_calls_at_a_time_and_no_more_than_m
     await serve(worker_count=6, process_count=2)
     jobs = await run(storage, *(Job("work") for _ in range(6)))
     assert len({job.result[0] for job in jobs}) == 2
-    assert len(children_of(os.getpid())) == 2
+    assert len(processes()) == 2
 
 
 async def test_async_tasks_go_on_while_processes_are_busy(storage, registry, serve, notes) -> None:
@@ -378,9 +373,8 @@ async def test_where_nothing_asks_for_a_process_none_is_started(storage, registr
     registry.register("idle", lambda: None, process=True)
     registry.register("busy", lambda: None)
     await serve()
-    before = children_of(os.getpid())
     await run(storage, Job("busy"))
-    assert children_of(os.getpid()) == before
+    assert not processes()
 
 
 # -- the context of the job
