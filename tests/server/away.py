@@ -56,6 +56,9 @@ def pools(storage: Storage | str, registry: WorkerRegistry, **options: Any) -> I
     for pool in made:
         pool.stop()
     assert all(pool.join(LONG) for pool in made)
+    for pool in made:
+        if pool.storage is not storage:
+            pool.storage.sync.close()
 
 
 def results(storage: Storage, *jobs: Job) -> list[Any]:

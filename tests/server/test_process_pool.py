@@ -200,8 +200,6 @@ def test_no_password_shows_on_a_command_line_or_in_the_environment(registry, mak
         for what in ("cmdline", "environ"):
             assert b"hush" not in Path(f"/proc/{pid}/{what}").read_bytes()
     assert pids(storage) == servers_of(storage)
-    pool.stop().join(LONG)
-    storage.sync.close()
 
 
 def test_its_processes_are_out_of_reach_of_ctrl_c_and_of_the_input(storage, registry, make) -> None:
@@ -395,7 +393,6 @@ def test_on_postgres_it_works_and_says_what_keeps_it_from_working(local, registr
         assert pids(pool.storage) <= servers_of(pool.storage)
         pool.stop().join(LONG)
         assert pool.storage.sync.list_servers() == []
-        pool.storage.sync.close()
 
 
 # -- processes that end by themselves
