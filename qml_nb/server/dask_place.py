@@ -32,7 +32,7 @@ _POLL: Final = 0.02
 class DaskServer:
     """One server, in a thread of a Dask worker. It stops when its pool is silent, and when Dask lets go of it."""
 
-    def __init__(self, plan: bytes, wish: bytes, silence: float = SILENCE) -> None:
+    def __init__(self, plan: bytes, wish: bytes, silence: float) -> None:
         self._life = _Life(plan, wish, silence)
         Thread(target=self._life.run, name="qml-nb dask server", daemon=True).start()
 
@@ -142,25 +142,26 @@ class ActorServer(Elsewhere):
 
     async def _live(self, client: Any, post: Post) -> None:
         future = client.submit(
-            DaskServer, self.plan, encode(self.wish()), actor=True, pure=False, key=f"qml-nb-server-{new_id()}"
+            DaskServer, self.plan, encode(self.wish()), SILENCE, actor=True, pure=False, key=f"qml-nb-server-{new_id()}"
         )
         try:
             actor = await self._actor(client, future, post)
-            while not self.has_stopped:
+            while actor is not None and not (self.has_stopped or self.is_late):
                 async with asyncio.timeout(SILENCE):
                     news = await actor.ping(encode(self.wish()))
                 for each in news:
                     self.hear(each, post)
                 await self.change()
-                if self.is_late:
-                    return
         finally:
             future.release()
 
     async def _actor(self, client: Any, future: Any, post: Post) -> Any:
+        """Return the actor once a worker has it; None if it is to stop before that."""
         since = monotonic()
         while not future.done():
             await asyncio.sleep(_POLL)
+            if self.is_stopping:
+                return None
             if post.error is None and monotonic() - since > _CONNECT:
                 post.note(QMLError(f"no Dask worker has taken a server of {self.name!r} yet"))
         with client.as_current():  # an actor belongs to the client that is current when it arrives

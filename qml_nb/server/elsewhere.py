@@ -61,7 +61,7 @@ class Elsewhere:
         self.plan = plans.packed
         """What the server was told last."""
         self.name = plans.plan.config.server_name
-        self.has_stopped = False
+        self.has_started = self.has_stopped = False
         self._plans, self._worker_count = plans, worker_count
         self._changed = asyncio.Event()
         self._deadline: float | None = None
@@ -70,14 +70,19 @@ class Elsewhere:
     def stop(self) -> None:
         """See `Server.stop`."""
         if self._deadline is None:
-            patience = 2 * self._plans.plan.config.shutdown_timeout + _LAST_SECONDS
-            self._deadline = monotonic() + patience  # for its jobs, then for its storage
+            grace = self._plans.plan.config.shutdown_timeout if self.has_started else 0.0
+            self._deadline = monotonic() + 2 * grace + _LAST_SECONDS  # for its jobs, and for its storage
         self._changed.set()
 
     def resize(self, worker_count: int) -> None:
         """See `Server.resize`."""
         self._worker_count = worker_count
         self._changed.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it is to stop."""
+        return self._deadline is not None
 
     @property
     def is_late(self) -> bool:
@@ -88,7 +93,7 @@ class Elsewhere:
         """Return how it is to be, with the tasks that it does not have yet."""
         newer = self._plans.newer(self.plan)
         self.plan = self.plan if newer is None else newer
-        return Wish(self._worker_count, self._deadline is not None, newer)
+        return Wish(self._worker_count, self.is_stopping, newer)
 
     async def change(self) -> None:
         """Return when something else is wished of it, or when it is time for a look."""
@@ -108,6 +113,7 @@ class Elsewhere:
                 self._last = snapshot
                 post.tell(snapshot)
             case Started():
+                self.has_started = True
                 post.started()
             case Waiting(text):
                 post.note(StorageUnavailable(text))

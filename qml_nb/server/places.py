@@ -80,12 +80,15 @@ class ThreadServer:
 
     def __init__(self, server: BackgroundJobServer, worker_count: int) -> None:
         self._server, self._worker_count = server, worker_count
+        self._starting: asyncio.Task[Any] | None = None
         self._ending = asyncio.Event()
 
     async def run(self, post: Post) -> None:
         """See `Server`."""
         self._server.listeners.append(post.tell)
+        self._starting = asyncio.current_task()
         await self._server.start()
+        self._starting = None
         self._server.resize(self._worker_count)
         post.started()
         try:
@@ -96,6 +99,8 @@ class ThreadServer:
     def stop(self) -> None:
         """See `Server`."""
         self._ending.set()
+        if self._starting is not None:
+            self._starting.cancel()
 
     def resize(self, worker_count: int) -> None:
         """See `Server`."""

@@ -59,7 +59,7 @@ def plan_of(
     if storage.closed:
         raise StorageClosed
     if not storage.backend.round_trip:
-        why = f"each {where} would have a memory of its own; {_SHARED}"
+        why = f"each process would have a memory of its own; {_SHARED}"
         raise InvalidValue("storage", f"to be on a server with where={where!r}", storage, why)
     storage_config = getattr(storage.backend, "config", None)
     if storage_config is None:

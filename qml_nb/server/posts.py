@@ -41,7 +41,7 @@ class Server(Protocol):
         """
 
     def stop(self) -> None:
-        """Let a started one stop gracefully. Returns at once."""
+        """Let it stop gracefully, or as soon as it can if it has not started. Returns at once."""
 
     def resize(self, worker_count: int) -> None:
         """Change its slots."""
@@ -73,8 +73,8 @@ class Post:
         self.has_started = False
         """Whether a server has started here, be it dead by now."""
         self._make, self._on_change = make, on_change
-        self._starting: Server | None = None
         self._server: Server | None = None
+        self._server_has_started = False
         self._recovery: asyncio.TimerHandle | None = None
         self._is_ending = False
         self.task = asyncio.create_task(self._keep())
@@ -82,12 +82,12 @@ class Post:
         self.task.add_done_callback(lambda _: on_change())
 
     def stop(self) -> None:
-        """Let the server stop gracefully; one that has not started, at once. `task` ends with it."""
+        """Let the server stop gracefully; `task` ends with it."""
+        self._is_ending = True
         if self._server is not None:
             self._server.stop()
-        elif not self._is_ending:
+        else:
             self.task.cancel()
-        self._is_ending = True
 
     def resize(self, worker_count: int) -> None:
         """Change the slots of the server."""
@@ -98,7 +98,7 @@ class Post:
 
     def started(self) -> None:
         """The server works."""
-        self._server, self.has_started = self._starting, True
+        self._server_has_started = self.has_started = True
         if isinstance(self.error, ServerDied):
             self._recovery = asyncio.get_running_loop().call_later(STEADY, self.note, None)
             self._on_change()
@@ -115,25 +115,22 @@ class Post:
     async def _keep(self) -> None:
         pauses = _Pauses()
         while True:
-            self._starting = server = self._make()
+            self._server = server = self._make()
             try:
                 await server.run(self)
                 return
-            except StorageUnavailable as error:
-                self.note(error)
-                pause = AWAY_PAUSE
-            except ServerDied as error:
+            except (StorageUnavailable, ServerDied) as error:
                 if self._is_ending:
                     return
                 self.note(error)
-                pause = pauses.after(error, started=self._server is not None)
+                pause = pauses.after(error, started=self._server_has_started)
             finally:
                 self._leave()
             log.warning("%s; the next one starts in %.1f s", self.error, pause)
             await asyncio.sleep(pause)
 
     def _leave(self) -> None:
-        self._server = None
+        self._server, self._server_has_started = None, False
         if self._recovery is not None:
             self._recovery.cancel()
 
@@ -144,8 +141,10 @@ class _Pauses:
     def __init__(self) -> None:
         self._next, self._stillborn, self._began = FIRST_PAUSE, 0, monotonic()
 
-    def after(self, error: ServerDied, *, started: bool) -> float:
+    def after(self, error: StorageUnavailable | ServerDied, *, started: bool) -> float:
         """Return the seconds to wait. Raises the error if no server will ever start."""
+        if isinstance(error, StorageUnavailable):
+            return AWAY_PAUSE
         self._stillborn = 0 if started else self._stillborn + 1
         if self._stillborn == STILLBORN:
             raise error

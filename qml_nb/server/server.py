@@ -195,7 +195,7 @@ class BackgroundJobServer:
                     if self.registry.hooks:
                         self._hooks.claimed(jobs)
                     slots.offer(jobs)
-                elif slots.idle > 0:  # else somebody else has an idle slot for what comes
+                elif slots.idle > 0 and not self._stopping:  # else others have an idle slot for what comes
                     await self._wait_for_work()
                 pause = _RETRY_FIRST
             except Exception as error:
