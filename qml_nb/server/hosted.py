@@ -177,7 +177,10 @@ def _update(registry: WorkerRegistry, plan: bytes) -> None:
     except Exception:
         log.exception("the tasks of %r stay as they were: newer ones could not be read", registry)
         return
-    for name, values in vars(new).items():
-        old = getattr(registry, name)
-        old.clear()
-        old.update(values) if isinstance(values, dict) else old.extend(values)
+    for name, values in vars(new).items():  # in place: the server's slots hold on to these
+        old = getattr(registry, name, None)
+        if isinstance(old, dict):
+            old.clear()
+            old.update(values)
+        elif isinstance(old, list):
+            old[:] = values

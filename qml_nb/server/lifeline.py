@@ -141,6 +141,11 @@ class Child:
         return await self.ended()
 
 
+def module_path() -> list[str]:
+    """Return where this process looks for modules, for a child to look there too."""
+    return [str(place) for place in sys.path]
+
+
 def how(status: int) -> str:
     """Say how a process ended.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from qml_nb.errors import InvalidValue
 from qml_nb.server.child import Setup
 from qml_nb.server.elsewhere import Elsewhere, Plans
 from qml_nb.server.hosted import encode
-from qml_nb.server.lifeline import Child, check_can_spawn, how
+from qml_nb.server.lifeline import Child, check_can_spawn, how, module_path
 from qml_nb.server.plan import Plan, plan_of
 from qml_nb.server.server import BackgroundJobServer
 
@@ -132,7 +131,7 @@ class ProcessServer(Elsewhere):
 
     async def run(self, post: Post) -> None:
         """See `Server`."""
-        child, patience = Child("qml_nb.server.child"), 0.0
+        child, patience = self._child(post), 0.0
         try:
             await self._talk(child, post)
             patience = _EXIT
@@ -141,6 +140,12 @@ class ProcessServer(Elsewhere):
             child.pipe.close()
         if not self.has_stopped:
             raise self.died(f"{how(status)} (process {child.pid})", post)
+
+    def _child(self, post: Post) -> Child:
+        try:
+            return Child("qml_nb.server.child")
+        except OSError as error:  # too many processes, or files
+            raise self.died(f"could not start: {error}", post) from error
 
     async def _talk(self, child: Child, post: Post) -> None:
         """Say what is wished and hear what is told, until the process has ended, or all is said."""
@@ -157,7 +162,7 @@ class ProcessServer(Elsewhere):
 
     async def _say(self, child: Child, hearing: asyncio.Task[None]) -> None:
         said = self.wish()
-        await child.pipe.write(encode(Setup(sys.path, self.plan, said)))
+        await child.pipe.write(encode(Setup(module_path(), self.plan, said)))
         while child.status is None and not hearing.done():
             await self.change()
             if (wish := self.wish()) != said:

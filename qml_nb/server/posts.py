@@ -113,7 +113,7 @@ class Post:
     # -- one server after the other
 
     async def _keep(self) -> None:
-        pauses = _Pauses()
+        pauses = Pauses(monotonic())
         while True:
             self._server = server = self._make()
             try:
@@ -123,10 +123,10 @@ class Post:
                 if self._is_ending:
                     return
                 self.note(error)
-                pause = pauses.after(error, started=self._server_has_started)
+                pause = pauses.after(error, started=self._server_has_started, now=monotonic())
             finally:
                 self._leave()
-            log.warning("%s; the next one starts in %.1f s", self.error, pause)
+            log.warning("%s: %s; a new server starts in %.1f s", type(self.error).__name__, self.error, pause)
             await asyncio.sleep(pause)
 
     def _leave(self) -> None:
@@ -135,21 +135,21 @@ class Post:
             self._recovery.cancel()
 
 
-class _Pauses:
-    """How long to wait before the next server, by how the ones before died."""
+class Pauses:
+    """How long to wait before the next server, by how the ones before ended. The first one starts at `now`."""
 
-    def __init__(self) -> None:
-        self._next, self._stillborn, self._began = FIRST_PAUSE, 0, monotonic()
+    def __init__(self, now: float) -> None:
+        self._next, self._stillborn, self._began = FIRST_PAUSE, 0, now
 
-    def after(self, error: StorageUnavailable | ServerDied, *, started: bool) -> float:
-        """Return the seconds to wait. Raises the error if no server will ever start."""
+    def after(self, error: StorageUnavailable | ServerDied, *, started: bool, now: float) -> float:
+        """Return the seconds to wait, after a server that did or did not start. Raises the error if none ever will."""
         if isinstance(error, StorageUnavailable):
             return AWAY_PAUSE
         self._stillborn = 0 if started else self._stillborn + 1
         if self._stillborn == STILLBORN:
             raise error
-        if monotonic() - self._began >= STEADY:
+        if now - self._began >= STEADY:
             self._next = FIRST_PAUSE
         pause, self._next = self._next, min(2 * self._next, LONGEST_PAUSE)
-        self._began = monotonic() + pause
+        self._began = now + pause
         return pause

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from contextlib import suppress
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qml_nb.errors import ProcessDied, QMLError, RemoteError, Retry
 from qml_nb.job import Report
 from qml_nb.server.copying import packed, unfit
-from qml_nb.server.lifeline import Child, check_can_spawn
+from qml_nb.server.lifeline import Child, check_can_spawn, module_path
 from qml_nb.server.run import NS
 from qml_nb.server.task_process import Call, Raised, Returned, Told, Unfit, decode_answer, encode
 from qml_nb.validate import decode_json
@@ -46,7 +45,7 @@ class _Process:
     def __init__(self) -> None:
         self._child = Child("qml_nb.server.task_process")
         self._functions: dict[str, Callable[..., Any]] = {}
-        self._path: list[str] | None = sys.path
+        self._path: list[str] | None = module_path()
 
     def fits(self, task: Task) -> bool:
         """Whether it runs, and knows no older function of that name: it may have loaded other modules for that one."""

@@ -350,7 +350,7 @@ def test_processes_that_die_before_they_have_started_are_not_replaced_for_ever(r
     assert pool.join(LONG)
     assert (pool.state, type(pool.error)) == ("failed", ServerDied)
     assert "ended with status 7" in str(pool.error)
-    assert caplog.text.count("the next one starts in") == 2
+    assert caplog.text.count("a new server starts in") == 2
 
 
 def test_a_server_that_is_away_is_waited_for(registry, server) -> None:
