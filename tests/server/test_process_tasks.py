@@ -11,20 +11,22 @@ from pathlib import Path
 from threading import Lock
 from time import sleep
 
+import cloudpickle
 import pytest
 
 from qml_nb import Job, JobState, OutsideJob, Retry, RetryPolicy, job_context
 from qml_nb.server.processes import Processes
 from qml_nb.servers.reaper import birth
-from tests.server.away import in_a_notebook, processes, wait
+from tests.server.away.pools import processes, wait
 from tests.server.waiting import LONG, ended, full_house, in_state, run, until
 
 
 @pytest.fixture(autouse=True, scope="module")
 def as_in_a_notebook() -> Iterator[None]:
     """Functions of this module travel whole, as those of a notebook's cells do."""
-    with in_a_notebook(sys.modules[__name__]):
-        yield
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(autouse=True)
@@ -226,7 +228,7 @@ async def test_a_process_that_died_between_two_calls_is_replaced(storage, regist
     await serve(process_count=1)
     [first] = await run(storage, Job("pid"))
     os.kill(first.result, signal.SIGKILL)
-    await until(lambda: not birth(first.result))
+    await asyncio.to_thread(os.waitid, os.P_PID, first.result, os.WEXITED | os.WNOWAIT)
     [second] = await run(storage, Job("pid"))
     assert second.state is JobState.SUCCEEDED
     assert second.result != first.result

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
-from types import ModuleType
 from typing import Any
 from uuid import uuid4
-
-import cloudpickle
 
 from qml_nb import Job, RedisStorage, Storage, WorkerPool, WorkerRegistry
 from qml_nb.servers.reaper import children_of
 from tests.server.waiting import LONG
+
+Make = Callable[..., WorkerPool]
+"""Makes a pool; takes what `WorkerPool` takes after its registry, and another `storage`."""
 
 
 def wait(true: Callable[[], object]) -> None:
@@ -27,14 +27,6 @@ def wait(true: Callable[[], object]) -> None:
 
 
 @contextmanager
-def in_a_notebook(module: ModuleType) -> Iterator[None]:
-    """Let the functions of a module travel whole, as those of a notebook's cells do."""
-    cloudpickle.register_pickle_by_value(module)
-    yield
-    cloudpickle.unregister_pickle_by_value(module)
-
-
-@contextmanager
 def redis_storage(url: str, **options: Any) -> Iterator[RedisStorage]:
     """An empty storage."""
     storage = RedisStorage(url=url, key_prefix=f"pool-{uuid4().hex}", **options)
@@ -43,7 +35,7 @@ def redis_storage(url: str, **options: Any) -> Iterator[RedisStorage]:
 
 
 @contextmanager
-def pools(storage: Storage | str, registry: WorkerRegistry, **options: Any) -> Iterator[Callable[..., WorkerPool]]:
+def pools(storage: Storage | str, registry: WorkerRegistry, **options: Any) -> Iterator[Make]:
     """Makes pools, and stops them in the end."""
     made: list[WorkerPool] = []
     least = {"worker_count": 2, "fetch_batch_size": 1, "shutdown_timeout": 0.1} | options
@@ -66,6 +58,21 @@ def results(storage: Storage, *jobs: Job) -> list[Any]:
     storage.sync.enqueue_many(jobs)
     wait(lambda: all(storage.sync.get(job.id).state.is_final for job in jobs))
     return [storage.sync.get(job.id).result for job in jobs]
+
+
+def pids(storage: Storage, jobs: int = 20) -> set[int]:
+    """Return the processes that ran some jobs."""
+    return set(results(storage, *(Job("pid") for _ in range(jobs))))
+
+
+def servers_of(storage: Storage) -> set[int]:
+    """Return the processes whose servers are listed."""
+    return {row.pid for row in storage.sync.list_servers()}
+
+
+def runs(pool: WorkerPool) -> bool:
+    """Whether all servers have started."""
+    return pool.state == "running"
 
 
 def processes() -> set[int]:

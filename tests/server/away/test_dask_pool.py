@@ -15,21 +15,8 @@ from distributed import Client, LocalCluster
 
 from qml_nb import InvalidValue, Job, JobState, MemoryStorage, RemoteError, ServerDied, WorkerPool
 from qml_nb.server.telemetry import Snapshot
-from qml_nb.servers import LocalServers
-from tests.server.away import in_a_notebook, pools, redis_storage, results, wait
-from tests.server.waiting import LONG, threads
-
-
-@pytest.fixture(scope="module", autouse=True)
-def as_in_a_notebook() -> Iterator[None]:
-    with in_a_notebook(sys.modules[__name__]):
-        yield
-
-
-@pytest.fixture(scope="module")
-def local() -> Iterator[LocalServers]:
-    with LocalServers() as servers:
-        yield servers
+from tests.server.away.pools import pids, pools, results, servers_of, wait
+from tests.server.waiting import LONG
 
 
 @pytest.fixture(scope="module")
@@ -40,26 +27,11 @@ def cluster() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def storage(local):
-    with redis_storage(local.redis()) as storage:
-        yield storage
-
-
-@pytest.fixture
 def make(storage, registry, cluster) -> Iterator:
     """Makes pools, and stops them after the test."""
     registry.register("pid", os.getpid)
     with pools(storage, registry, where="dask", client=cluster.scheduler_address) as make:
         yield make
-    wait(lambda: not threads())
-
-
-def servers_of(storage) -> set[int]:
-    return {row.pid for row in storage.sync.list_servers()}
-
-
-def pids(storage, jobs: int = 20) -> set[int]:
-    return set(results(storage, *(Job("pid") for _ in range(jobs))))
 
 
 def test_servers_run_on_its_workers_and_go_when_the_pool_stops(storage, registry, make) -> None:
