@@ -139,6 +139,8 @@ class ActorServer(Elsewhere):
             raise
         except Exception as error:
             raise self.died(f"was lost: {type(error).__name__}: {error}", post) from error
+        if not self.is_stopping:
+            raise self.died("stopped, since it had heard nothing of its pool", post)
 
     async def _live(self, client: Any, post: Post) -> None:
         future = client.submit(

@@ -14,7 +14,7 @@ MAX_ERROR = 10_000
 def describe(error: BaseException) -> str:
     """Return an error as text that every storage can keep: type and message first, then the traceback, cut to a bound."""
     if isinstance(error, RemoteError):  # it comes as such text
-        return error.text
+        return _cut(storable(error.text))
     try:
         first = "".join(format_exception_only(error)).strip()
         trace = "".join(format_exception(error, limit=-20)).strip() if error.__traceback__ is not None else ""

@@ -138,7 +138,7 @@ class ProcessServer(Elsewhere):
         finally:
             status = await child.end(patience)
             child.pipe.close()
-        if not self.has_stopped:
+        if not (self.is_stopping and self.has_stopped):
             raise self.died(f"{how(status)} (process {child.pid})", post)
 
     def _child(self, post: Post) -> Child:

@@ -76,7 +76,13 @@ class WorkerRegistry:
     def register(
         self, name: str, function: Callable[..., Any], *, retry: RetryPolicy | None = None, process: bool = False
     ) -> None:
-        """Register a function, async or not, under a name. With `process`, a plain one that uses its processor."""
+        """Register a function, async or not, under a name.
+
+        With `process`, a plain one that computes: it runs in a process, where it has a processor to itself, one call at
+        a time, and which is killed when its job is cancelled, or has no time left. The process gets a copy of it with
+        all that it needs, or imports it if it can. Policies know what it raises by name; a middleware sees a
+        `RemoteError`. What it keeps in global variables is its process's own, until the task is registered anew.
+        """
         if not callable(function):
             raise InvalidValue("function", "to be callable", function)
         if retry is not None and not isinstance(retry, RetryPolicy):

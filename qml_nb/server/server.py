@@ -49,10 +49,11 @@ _SWEEP_LIMIT = 10_000
 class BackgroundJobServer:
     """Runs the jobs of a storage: `async with BackgroundJobServer(storage, registry, ServerConfig("mailer")): …`.
 
-    One task claims jobs for all idle slots at once, each job runs as a task of its own (plain functions in threads),
-    and outcomes are written many at a time. Leaving the block stops it gracefully: nothing more is claimed, what has
-    not started goes back at once, what runs gets `shutdown_timeout` seconds, is then cancelled and goes back too.
-    A plain function can't be cancelled for certain; one that goes on keeps its lease until that runs out.
+    One task claims jobs for all idle slots at once, each job runs as a task of its own (plain functions in threads, or
+    in processes if they were registered so), and outcomes are written many at a time. Leaving the block stops it
+    gracefully: nothing more is claimed, what has not started goes back at once, what runs gets `shutdown_timeout`
+    seconds, is then cancelled and goes back too. A plain function in a thread can't be cancelled for certain; one that
+    goes on keeps its lease until that runs out. A process is killed.
 
     Args:
         storage: where the jobs are.

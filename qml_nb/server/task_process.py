@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextvars import copy_context
 from threading import Event, Lock, Thread
 from time import perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
@@ -132,7 +133,8 @@ class _Tasks:
         run = Run(job, now, now, now + call.seconds_left * NS)
         context.running.set(run)
         try:
-            result = self._function(call)(*job.args, **job.kwargs)
+            function = self._function(call)
+            result = copy_context().run(function, *job.args, **job.kwargs)  # what one job sets, the next doesn't see
         except BaseException as error:
             return _raised(error)
         finally:

@@ -452,6 +452,21 @@ async def test_they_are_out_of_reach_of_ctrl_c_and_of_the_input(storage, registr
     assert job.result == [True, ""]
 
 
+async def test_what_a_job_sets_in_its_context_the_next_does_not_see(storage, registry, serve) -> None:
+    import decimal
+
+    @registry.task(process=True)
+    def work() -> int:
+        before = decimal.getcontext().prec
+        decimal.getcontext().prec = 5
+        decimal.setcontext(decimal.Context(prec=6))
+        return before
+
+    await serve(process_count=1)
+    first, second = await run(storage, Job("work"), Job("work"))
+    assert (first.result, second.result) == (decimal.DefaultContext.prec, decimal.DefaultContext.prec)
+
+
 async def test_none_means_one_process_for_each_processor(storage, registry, serve, monkeypatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     registry.register("work", lambda: [os.getpid(), sleep(0.05)], process=True)

@@ -195,6 +195,9 @@ def test_when_its_kernel_is_gone_or_silent_the_servers_stop(storage, cluster, ho
         wait(lambda: servers_of(storage))
         kernel.send_signal(how)
         wait(lambda: not servers_of(storage))
+        if how == signal.SIGSTOP:
+            kernel.send_signal(signal.SIGCONT)
+            wait(lambda: servers_of(storage))
     finally:
         kernel.kill()
         kernel.wait()
