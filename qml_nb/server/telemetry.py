@@ -167,22 +167,23 @@ class Meter:
         """Count ended jobs, now that the storage has answered for each whether its outcome was written."""
         now = perf_counter_ns()
         queue_wait, slot_wait, ran, settle, total = self.queue_wait, self.slot_wait, self.run, self.settle, self.total
-        steps, known, far, up, per_second, succeeded = _STEPS, _KNOWN, _FAR, _UP, 1 / TICK, 0
-        newest = self._newest
+        steps, known, far, up, per_second, newest, others = _STEPS, _KNOWN, _FAR, _UP, 1 / TICK, self._newest, 0
         for run, written in zip(runs, answers, strict=True):
             outcome = run.outcome
             if not written or outcome is None:
                 self.refused += 1
+                others += 1
                 continue
             job = run.job
             task = newest.get(job.method)
             if task is None or task.queue != job.queue:
                 task = self._task(job.queue, job.method)
             if outcome.to is SUCCEEDED:
-                succeeded += 1
                 task.succeeded += 1
-            elif not self._count_outcome(outcome.to, task):
-                continue
+            else:
+                others += 1
+                if not self._count_outcome(outcome.to, task):
+                    continue
             asked, due = job.created_ts, job.run_ts
             if due is not None and due > asked:
                 asked = due
@@ -202,7 +203,7 @@ class Meter:
             waited += (now - claimed) >> 10
             step = steps[waited] if waited < known else steps[waited >> 8] + up if waited < far else bucket(waited)
             total[step] += 1
-        self.succeeded += succeeded
+        self.succeeded += len(runs) - others
 
     def _count_outcome(self, to: JobState, task: TaskCount) -> bool:
         """Count a job that did not succeed. False: it was handed back without having run, and has no phases."""
