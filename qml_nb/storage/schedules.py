@@ -8,7 +8,7 @@ from msgspec import MsgspecError, json
 from msgspec.structs import replace
 
 from qml_nb.cron import check_cron, check_timezone, next_after
-from qml_nb.errors import InvalidJob, InvalidValue
+from qml_nb.errors import InvalidJob, InvalidValue, StorageError
 from qml_nb.job import Job
 from qml_nb.storage.backend import MISFIRE, Recurring
 from qml_nb.storage.checks import new_jobs
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from qml_nb.storage.backend import Backend
 
 _Schedules: TypeAlias = list[Recurring]  # `list` is a method of the face
+_TRIES = 100
+"""Beyond these it is not others who change it: it is stored in a form of which this version reads only a part."""
 
 
 class Schedules:
@@ -82,7 +84,7 @@ class Schedules:
             InvalidValue: one of its fields has a value that it can't have.
         """
         checked(schedule)
-        if schedule.next_ts is None and schedule.enabled:
+        if schedule.next_ts is None:
             ts, _ = await self.backend.due_recurring(1, now=posix(now))
             schedule = _begun(schedule, ts)
         await self.backend.put_recurring(schedule)
@@ -119,12 +121,13 @@ class Schedules:
         self, schedule_id: str, change: Callable[[Recurring | None, float], Recurring | None], now: float | None = None
     ) -> Recurring | None:
         """Store what `change` makes of the schedule as it stands, and of the storage's time; None: nothing was to do."""
-        while True:
-            ts, _ = await self.backend.due_recurring(1, now=now)
+        for _ in range(_TRIES):
+            ts, _due = await self.backend.due_recurring(1, now=now)
             old = next((each for each in await self.backend.list_recurring() if each.id == schedule_id), None)
             new = change(old, ts)
             if new is None or new == old or await self.backend.swap_recurring(old, new, now=now):
                 return new  # else a server fired it meanwhile, or somebody else changed it
+        raise StorageError(f"recurring schedule {schedule_id!r} is changed by others all the time; try again later")
 
 
 def checked(schedule: Recurring) -> Recurring:

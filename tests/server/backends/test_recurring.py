@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from qml_nb import BackgroundJobServer, CapacityExceeded, InvalidValue, Job, JobState, Recurring, RetryPolicy, Storage
-from qml_nb.errors import InvalidJob
+from qml_nb.errors import InvalidJob, StorageError
 from qml_nb.server.recurring import MOST, fire_due, owed
 from tests.clock import NOW, at
 from tests.server.waiting import until
@@ -364,3 +364,17 @@ async def test_the_zone_s_clock_says_when(storage) -> None:
     assert [job.created_at.isoformat() for job in reversed(await storage.list())] == [
         *("2030-03-31T01:00:00+00:00", "2030-04-01T00:30:00+00:00")
     ]
+
+
+async def test_a_schedule_that_others_change_all_the_time_is_given_up(storage, monkeypatch) -> None:
+    await storage.schedule_recurring("report", FIVE_MINUTES, Job("report"), now=NOW)
+    look = storage.backend.list_recurring
+
+    async def look_and_meddle() -> list[Recurring]:
+        seen = await look()
+        await storage.backend.put_recurring(replace(seen[0], last_ts=(seen[0].last_ts or 0) + 1))
+        return seen
+
+    monkeypatch.setattr(storage.backend, "list_recurring", look_and_meddle)
+    with pytest.raises(StorageError, match="'report' is changed by others"):
+        await storage.pause_recurring("report")
