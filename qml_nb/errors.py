@@ -15,6 +15,7 @@
     ├── OutsideJob              (LookupError)     the context of a job was asked for where none runs
     ├── NextUsedTwice           (RuntimeError)    a middleware called what comes after it a second time
     ├── ServerDied              (RuntimeError)    a server of a pool ended by itself
+    ├── PackageMissing          (ImportError)     a package that only this part of the library needs is not installed
     ├── LocalServerNotFound     (FileNotFoundError) no server program of that kind is on this machine
     ├── LocalServerFailed       (RuntimeError)    a local server did not start, or not as it should
     │   └── PortTaken           (RuntimeError)    … since another process has its port
@@ -228,6 +229,21 @@ class ServerDied(QMLError, RuntimeError):
 
     def __str__(self) -> str:
         return f"a server of {self.name!r} {self.how}"
+
+
+class PackageMissing(QMLError, ImportError):
+    """A package that only a part of the library needs is not installed.
+
+    >>> str(PackageMissing("prometheus-client", "metrics"))
+    "prometheus-client is not installed; try: pip install 'qml-nb[metrics]'"
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(package, extra)
+        self.package, self.extra = package, extra
+
+    def __str__(self) -> str:
+        return f"{self.package} is not installed; try: pip install 'qml-nb[{self.extra}]'"
 
 
 class LocalServerNotFound(QMLError, FileNotFoundError):

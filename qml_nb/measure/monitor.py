@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from logging import getLogger
 from math import nan
 from time import monotonic, time
@@ -15,10 +14,11 @@ from msgspec import Struct, field
 
 from qml_nb.errors import StorageUnavailable
 from qml_nb.job import ENQUEUED
+from qml_nb.measure.audience import Audience
 from qml_nb.measure.histogram import Histogram
 from qml_nb.server.telemetry import PHASES
 from qml_nb.storage.sync import loop_of_the_toolkit
-from qml_nb.validate import check_seconds
+from qml_nb.validate import check_bool, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,7 @@ _PATIENCE = 1.0
 """Seconds until a storage that does not answer is told of."""
 _INBOX = 10_000
 PERCENTS = (50.0, 95.0, 99.0)
+_PLAIN = ("ts", "rate_in", "rate_done", "rate_failed", "depth", "busy", "slots")
 
 
 class Sample(Struct, frozen=True):
@@ -75,14 +76,15 @@ class _Totals(Struct):
 
 
 class Monitor:
-    """Samples a storage and the servers whose `listeners` it stands in, on the toolkit's own loop thread.
+    """Samples a storage and its servers, on the toolkit's own loop thread.
 
-    `samples` keeps the last `window` seconds. `watch(pool)` connects a pool or a server. `start` and `stop` return at
-    once. `listeners` are called with each sample, in the loop's thread, and must return at once. `storage` may be changed
-    while it runs. While the storage does not answer there are no samples, and `error` says why.
+    `samples` keeps the last `window` seconds. `watch(pool)` connects a pool or a server of this process; those of other
+    processes are part of the picture as they tell of themselves in the storage, unless `elsewhere` is False. `start` and
+    `stop` return at once. `listeners` are called with each sample, in the loop's thread, and must return at once.
+    `storage` may be changed while it runs. While the storage does not answer there are no samples, and `error` says why.
     """
 
-    def __init__(self, storage: Storage, *, window: float = 60.0) -> None:
+    def __init__(self, storage: Storage, *, window: float = 60.0, elsewhere: bool = True) -> None:
         self.storage = storage
         self.samples: deque[Sample] = deque(maxlen=max(int(check_seconds("window", window) / INTERVAL), 1))
         self.listeners: list[Callable[[Sample], None]] = []
@@ -90,27 +92,29 @@ class Monitor:
         """Why there was no sample the last time."""
         self.on_error: list[Callable[[], None]] = []
         """Called like `listeners` when `error` has come, changed or gone."""
-        self._feeds: dict[Any, Callable[[Snapshot], None]] = {}
+        self._elsewhere = check_bool("elsewhere", elsewhere)
+        self._audience = Audience(self._receive)
         # Filled by the servers' threads, emptied by ours; bounded, for while a storage is away nobody empties it.
-        self._inbox: deque[tuple[Any, Snapshot]] = deque(maxlen=_INBOX)
-        self._latest: dict[str, tuple[Any, Snapshot]] = {}  # of each server that runs
+        self._inbox: deque[tuple[Snapshot, Snapshot | None]] = deque(maxlen=_INBOX)
         self._done = self._failed = self._pushed_before = 0
         self._totals: deque[_Totals] = deque(maxlen=_RATE_SPAN + 1)
         self._phases: deque[dict[str, Histogram]] = deque(maxlen=_LATENCY_SPAN)
         self._wake: asyncio.Event | None = None
         self._task: Future[None] | None = None
 
+    @property
+    def servers(self) -> list[Snapshot]:
+        """The newest snapshot of each server that runs, by id; one that is silent for three seconds is gone."""
+        return self._audience.servers
+
     def watch(self, source: Any) -> Self:
         """Take the snapshots of a `WorkerPool` or a `BackgroundJobServer`."""
-        feed = self._feeds[source] = partial(self._receive, source)
-        source.listeners.append(feed)
+        self._audience.watch(source)
         return self
 
     def unwatch(self, source: Any) -> Self:
         """Take no more snapshots of a pool or a server: its slots, busy or not, are no longer part of the picture."""
-        feed = self._feeds.pop(source, None)
-        if feed in source.listeners:
-            source.listeners.remove(feed)
+        self._audience.unwatch(source)
         return self
 
     def start(self) -> Self:
@@ -134,21 +138,9 @@ class Monitor:
         """Return the samples as a tidy pandas DataFrame: one row a sample, latencies as `run_p95_s` and so on."""
         import pandas as pd
 
-        rows = [
-            {
-                name: getattr(sample, name)
-                for name in ("ts", "rate_in", "rate_done", "rate_failed", "depth", "busy", "slots")
-            }
-            | {f"count_{state}": many for state, many in sample.counts.items()}
-            | {
-                f"{phase}_p{percent:g}_s": value
-                for phase, values in sample.latency.items()
-                for percent, value in zip(PERCENTS, values, strict=True)
-            }
-            for sample in list(self.samples)
-        ]
-        frame = pd.DataFrame(rows)
-        if rows:
+        samples = list(self.samples)
+        frame = pd.DataFrame([_row(sample) for sample in samples])
+        if samples:
             frame["ts"] = pd.to_datetime(frame["ts"], unit="s", utc=True)
         return frame
 
@@ -163,29 +155,39 @@ class Monitor:
     def __repr__(self) -> str:
         return f"Monitor({'running' if self.is_running else 'stopped'}, {len(self.samples)} samples)"
 
-    def _receive(self, source: Any, snapshot: Snapshot) -> None:
+    def _receive(self, snapshot: Snapshot, before: Snapshot | None) -> None:
         if not self.is_running:  # nobody would empty the inbox
             return
-        self._inbox.append((source, snapshot))
+        self._inbox.append((snapshot, before))
         if self._wake is not None:
             with suppress(RuntimeError):  # the toolkit's loop ended, as after a fork
                 loop_of_the_toolkit().call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
         """Sample as soon as a snapshot comes, so that none gets old; without snapshots, sample all the same."""
-        for old in (self._inbox, self._latest, self._totals, self._phases):  # rates don't reach over a pause
+        for old in (self._inbox, self._totals, self._phases):  # rates don't reach over a pause
             old.clear()
         self._wake, storage = asyncio.Event(), self.storage
-        while not self.storage.closed:
-            began = monotonic()
-            if storage is not self.storage:  # which counts from another beginning
-                self._pushed_before += storage.totals.pushed - self.storage.totals.pushed
-                storage = self.storage
-            await self._sample(storage)
-            await asyncio.sleep(began + _SHORTEST - monotonic())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), INTERVAL)
-            self._wake.clear()
+        listening = self._listen(storage)
+        try:
+            while not self.storage.closed:
+                began = monotonic()
+                if storage is not self.storage:  # which counts from another beginning
+                    self._pushed_before += storage.totals.pushed - self.storage.totals.pushed
+                    storage = self.storage
+                    listening.cancel()
+                    listening = self._listen(storage)
+                await self._sample(storage)
+                await asyncio.sleep(began + _SHORTEST - monotonic())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), INTERVAL)
+                self._wake.clear()
+        finally:
+            listening.cancel()
+
+    def _listen(self, storage: Storage) -> asyncio.Future[None]:
+        listening = self._audience.listen(storage) if self._elsewhere else asyncio.sleep(0)
+        return asyncio.ensure_future(listening)
 
     async def _sample(self, storage: Storage) -> None:
         error: Exception | None = None
@@ -209,11 +211,9 @@ class Monitor:
     def _take(self, counts: dict[JobState, int]) -> None:
         now = time()
         received = [self._inbox.popleft() for _ in range(len(self._inbox))]
-        heard = [(source, snapshot) for source, snapshot in received if source in self._feeds]
-        for source, snapshot in heard:
-            self._count(source, snapshot)
-        self._latest = {name: told for name, told in self._latest.items() if told[0] in self._feeds}
-        snapshots, servers = [snapshot for _, snapshot in heard], [snapshot for _, snapshot in self._latest.values()]
+        for snapshot, before in received:
+            self._count(snapshot, before)
+        snapshots, servers = [snapshot for snapshot, _ in received], self.servers
         pushed = self._pushed_before + self.storage.totals.pushed
         self._totals.append(_Totals(now, pushed, self._done, self._failed))
         self._phases.append(_merged([snapshot.phases for snapshot in snapshots]))
@@ -233,17 +233,12 @@ class Monitor:
         for listener in list(self.listeners):
             listener(sample)
 
-    def _count(self, source: Any, snapshot: Snapshot) -> None:
+    def _count(self, snapshot: Snapshot, before: Snapshot | None) -> None:
         """Add what a server did since the snapshot before; of one that worked before it was watched, nothing yet."""
-        before = self._latest[snapshot.server_id][1] if snapshot.server_id in self._latest else None
         told = sum(snapshot.phases["total"].values())
         if before is not None or told == snapshot.finished + snapshot.retried:
             self._done += snapshot.succeeded - (before.succeeded if before is not None else 0)
             self._failed += snapshot.failed - (before.failed if before is not None else 0)
-        if snapshot.slots:
-            self._latest[snapshot.server_id] = source, snapshot
-        else:  # it has stopped
-            self._latest.pop(snapshot.server_id, None)
 
     def _rate(self, name: str) -> float:
         first, last = self._totals[0], self._totals[-1]
@@ -273,3 +268,13 @@ def _merged(parts: list[dict[str, dict[int, int]]]) -> dict[str, Histogram]:
         for phase, buckets in part.items():
             merged[phase].add(buckets)
     return merged
+
+
+def _row(sample: Sample) -> dict[str, float]:
+    latencies = {
+        f"{phase}_p{percent:g}_s": value
+        for phase, values in sample.latency.items()
+        for percent, value in zip(PERCENTS, values, strict=True)
+    }
+    counts = {f"count_{state}": many for state, many in sample.counts.items()}
+    return {name: getattr(sample, name) for name in _PLAIN} | counts | latencies

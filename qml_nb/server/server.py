@@ -8,16 +8,19 @@ import socket
 from contextlib import suppress
 from logging import getLogger
 from time import perf_counter_ns, time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakValueDictionary
 
 from qml_nb.config import ServerConfig
 from qml_nb.errors import InvalidValue, StorageClosed
 from qml_nb.ids import new_id
 from qml_nb.retry import RetryPolicy
+from qml_nb.server.broadcast import Broadcast
 from qml_nb.server.cancels import Cancels
 from qml_nb.server.demand import Demand
 from qml_nb.server.hooks import Hooks
 from qml_nb.server.progress import Reports
+from qml_nb.server.recurring import fire_due
 from qml_nb.server.slots import GRACE, TURN, Slots
 from qml_nb.server.stall import StallGuard
 from qml_nb.server.telemetry import Meter, Snapshot
@@ -44,6 +47,9 @@ _UNSETTLED = 10_000
 """Outcomes that may wait for a storage that does not answer, before no more jobs are claimed."""
 _RETRY_FIRST, _RETRY_LONGEST = 0.1, 5.0
 _SWEEP_LIMIT = 10_000
+
+servers_here: Final[WeakValueDictionary[str, BackgroundJobServer]] = WeakValueDictionary()
+"""The servers of this process, by id; after a fork also those that stayed in the parent."""
 
 
 class BackgroundJobServer:
@@ -78,10 +84,18 @@ class BackgroundJobServer:
         self.meter = Meter()
         self.listeners: list[Callable[[Snapshot], None]] = []
         """Called in the server's loop with each snapshot, ten times a second; must return at once and not raise."""
+        servers_here[self.server_id] = self
         self._retry = RetryPolicy.exponential() if retry is None else retry
         self._queues = tuple(self.config.queues) or None
         self._in_turn = self.config.queue_order == "strict"
         self._turns = None if self.config.weights is None else Turns(self.config.weights)
+        self._broadcast = Broadcast(storage)
+        self._about: dict[str, Any] = {
+            "server_name": self.config.server_name,
+            "queues": tuple(self.config.queues),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
         self._slots: Slots | None = None
         self._stopping = False
         self._parked = False
@@ -116,13 +130,16 @@ class BackgroundJobServer:
             asyncio.create_task(self._every(interval, work))
             for interval, work in (
                 (self.config.scheduler_poll_interval, self._sweep),
+                (self.config.scheduler_poll_interval, self._fire_recurring),
                 (self.config.lease / 3, self._renew),
                 (HEARTBEAT_INTERVAL, self._beat),
                 (SNAPSHOT_INTERVAL, self._tell),
+                (self.config.telemetry_interval, self._broadcast_all),
                 (_DEADLINE_INTERVAL, self._check_deadlines),
                 (0.0, self._cancels.hear_of_cancelled_jobs),
                 (0.0, self._reports.write_progress),
             )
+            if interval is not None
         ]
         try:
             await self.storage.register_server(self._info())
@@ -161,7 +178,8 @@ class BackgroundJobServer:
         """Return the counters, and the phases of the jobs since the last snapshot."""
         slots = self._slots
         count, busy, buffered = (slots.count, slots.busy, len(slots.buffer)) if slots is not None else (0, 0, 0)
-        return self.meter.snapshot(self.server_id, time(), slots=count, busy=busy, buffered=buffered)
+        about = self._about | {"interval": self.config.telemetry_interval or SNAPSHOT_INTERVAL}
+        return self.meter.snapshot(self.server_id, time(), slots=count, busy=busy, buffered=buffered, **about)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -283,7 +301,13 @@ class BackgroundJobServer:
         return min(pause * 2, _RETRY_LONGEST)
 
     async def _sweep(self) -> None:
-        await self.storage.sweep(_SWEEP_LIMIT)
+        moved = _SWEEP_LIMIT
+        while moved >= _SWEEP_LIMIT:  # there may be more, which is not to wait for the next time
+            moved = max(await self.storage.sweep(_SWEEP_LIMIT))
+            await asyncio.sleep(0)  # in memory, nothing else gives the loop its turn
+
+    async def _fire_recurring(self) -> None:
+        await fire_due(self.storage.backend)
 
     async def _renew(self, only: Collection[str] | None = None) -> None:
         """Renew the leases, or those of some ids, and drop what is no longer held."""
@@ -303,8 +327,17 @@ class BackgroundJobServer:
 
     async def _tell(self) -> None:
         snapshot = self.snapshot()
+        if self.config.telemetry_interval is not None:
+            self._broadcast.add(snapshot)
         for listener in list(self.listeners):
             listener(snapshot)
+
+    async def _broadcast_all(self) -> None:
+        """Publish what was told since the last time, up to now."""
+        try:
+            await self._tell()
+        finally:
+            await self._broadcast.send()
 
     async def _check_deadlines(self) -> None:
         self._guard.alive()
@@ -350,14 +383,9 @@ class BackgroundJobServer:
         self._guard.stop()
         await slots.close()
         self._slots, self._stopping = None, False
-        await self._tell()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await self._broadcast_all()
 
     def _info(self) -> ServerInfo:
-        return ServerInfo(
-            self.server_id,
-            self.config.server_name,
-            self.config.worker_count,
-            tuple(self.config.queues),
-            socket.gethostname(),
-            os.getpid(),
-        )
+        return ServerInfo(self.server_id, worker_count=self.config.worker_count, **self._about)

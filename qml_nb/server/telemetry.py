@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from qml_nb.job import ENQUEUED, FAILED, SUCCEEDED
 
@@ -67,30 +67,83 @@ _FAR: Final = _KNOWN << 8
 _UP: Final = 8 << SUB_BITS
 
 
+OTHER: Final = "other"
+"""The queue and the method under which is counted what comes when too many were named."""
+MOST_NAMED: Final = 200
+
+
+# What other processes send must lie within these bounds.
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+Name: TypeAlias = Annotated[str, Meta(max_length=512)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=1e11)]
+
+
+class TaskCount(Struct, gc=False):
+    """What became of the runs of one method in one queue, and how long they ran."""
+
+    queue: Name
+    method: Name
+    succeeded: Count = 0
+    failed: Count = 0
+    retried: Count = 0
+    ticks: Count = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of run time, of all of them."""
+        return self.ticks * TICK
+
+    def add(self, other: TaskCount) -> None:
+        """Count what another one counted."""
+        self.succeeded += other.succeeded
+        self.failed += other.failed
+        self.retried += other.retried
+        self.ticks += other.ticks
+
+
 class Snapshot(Struct, frozen=True):
     """One server's state at an instant (`ts`, POSIX seconds), and what happened since the last one.
 
     Counters run from the start of the server; `phases` holds {phase: {bucket: jobs}} of the jobs settled since the
-    snapshot before. Add up those of many servers and of many instants as you like.
+    snapshot before, and `tasks` what became of them by queue and method. Add up those of many servers and of many
+    instants as you like. Beyond 200 pairs of queue and method, the others are counted under `OTHER`.
     """
 
-    server_id: str
-    ts: float
-    slots: int
-    busy: int
-    buffered: int
-    claimed: int
-    succeeded: int
-    failed: int
-    retried: int
-    handed_back: int
-    refused: int
+    server_id: Name
+    ts: Seconds
+    slots: Count
+    busy: Count
+    buffered: Count
+    claimed: Count
+    succeeded: Count
+    failed: Count
+    retried: Count
+    handed_back: Count
+    refused: Count
     phases: dict[str, dict[int, int]] = field(default_factory=dict)
+    tasks: tuple[TaskCount, ...] = ()
+    server_name: Name = ""
+    queues: tuple[Name, ...] = ()
+    """The queues that it serves; none named: all of them."""
+    host: Name = ""
+    pid: Count = 0
+    interval: Seconds = 0.0
+    """Seconds until the next one at the most, unless the server is gone or stuck."""
 
     @property
     def finished(self) -> int:
         """Jobs that this server brought to an end, one way or the other."""
         return self.succeeded + self.failed
+
+
+def task_count(tasks: dict[tuple[str, str], TaskCount], queue: str, method: str, most: int = MOST_NAMED) -> TaskCount:
+    """Return the one of the queue and the method; if there are `most` others, the one of all that are named no more."""
+    key = queue, method
+    if key not in tasks and len(tasks) >= most:
+        key = OTHER, OTHER
+    if key not in tasks:
+        tasks[key] = TaskCount(*key)
+    return tasks[key]
 
 
 class Meter:
@@ -106,22 +159,31 @@ class Meter:
         self.run: defaultdict[int, int] = defaultdict(int)
         self.settle: defaultdict[int, int] = defaultdict(int)
         self.total: defaultdict[int, int] = defaultdict(int)
+        self.tasks: dict[tuple[str, str], TaskCount] = {}
+        # The newest of each method: a method is seldom in two queues, and a key of two parts costs as much as the rest.
+        self._newest: dict[str, TaskCount] = {}
 
     def count(self, runs: Sequence[Run], answers: Sequence[bool]) -> None:
         """Count ended jobs, now that the storage has answered for each whether its outcome was written."""
         now = perf_counter_ns()
         queue_wait, slot_wait, ran, settle, total = self.queue_wait, self.slot_wait, self.run, self.settle, self.total
-        steps, known, far, up, per_second, succeeded = _STEPS, _KNOWN, _FAR, _UP, 1 / TICK, 0
+        steps, known, far, up, per_second, newest, others = _STEPS, _KNOWN, _FAR, _UP, 1 / TICK, self._newest, 0
         for run, written in zip(runs, answers, strict=True):
             outcome = run.outcome
             if not written or outcome is None:
                 self.refused += 1
-                continue
-            if outcome.to is SUCCEEDED:
-                succeeded += 1
-            elif not self._count_outcome(outcome.to):
+                others += 1
                 continue
             job = run.job
+            task = newest.get(job.method)
+            if task is None or task.queue != job.queue:
+                task = self._task(job.queue, job.method)
+            if outcome.to is SUCCEEDED:
+                task.succeeded += 1
+            else:
+                others += 1
+                if not self._count_outcome(outcome.to, task):
+                    continue
             asked, due = job.created_ts, job.run_ts
             if due is not None and due > asked:
                 asked = due
@@ -134,27 +196,35 @@ class Meter:
             ticks = (started - claimed) >> 10
             slot_wait[steps[ticks] if ticks < known else bucket(ticks)] += 1
             ticks = (ended - started) >> 10
+            task.ticks += ticks
             ran[steps[ticks] if ticks < known else bucket(ticks)] += 1
             ticks = (now - ended) >> 10
             settle[steps[ticks] if ticks < known else bucket(ticks)] += 1
             waited += (now - claimed) >> 10
             step = steps[waited] if waited < known else steps[waited >> 8] + up if waited < far else bucket(waited)
             total[step] += 1
-        self.succeeded += succeeded
+        self.succeeded += len(runs) - others
 
-    def _count_outcome(self, to: JobState) -> bool:
+    def _count_outcome(self, to: JobState, task: TaskCount) -> bool:
         """Count a job that did not succeed. False: it was handed back without having run, and has no phases."""
         if to is ENQUEUED:
             self.handed_back += 1
         elif to is FAILED:
             self.failed += 1
+            task.failed += 1
         else:
             self.retried += 1
+            task.retried += 1
         return to is not ENQUEUED
 
-    def snapshot(self, server_id: str, ts: float, *, slots: int, busy: int, buffered: int) -> Snapshot:
+    def _task(self, queue: str, method: str) -> TaskCount:
+        self._newest[method] = task = task_count(self.tasks, queue, method)
+        return task
+
+    def snapshot(self, server_id: str, ts: float, *, slots: int, busy: int, buffered: int, **about: Any) -> Snapshot:
         """Return where the counters stand and the phases since the last call, and start the phases over."""
         phases = {name: dict(getattr(self, name)) for name in PHASES}
+        tasks = tuple(self.tasks.values())
         self._start_over()
         return Snapshot(
             server_id,
@@ -169,4 +239,6 @@ class Meter:
             self.handed_back,
             self.refused,
             phases,
+            tasks,
+            **about,
         )

@@ -33,6 +33,10 @@ DEAD_SERVER: Final = 300.0
 """Seconds after its last heartbeat when a server is taken out of the registry."""
 
 
+MISFIRE: Final = ("skip", "once", "all")
+"""What can become of firings that were missed, as no server ran: none of them, one for all (the latest), or each."""
+
+
 class Swept(NamedTuple):
     """How many jobs one `sweep` moved: due ones to enqueued, lost ones to enqueued or failed, old ones out."""
 
@@ -71,7 +75,7 @@ class Recurring(Struct, frozen=True):
     last_ts: float | None = None
     enabled: bool = True
     misfire: str = "once"
-    """What becomes of firings that were missed: "skip", "once" (one for all of them) or "all"."""
+    """What becomes of firings that were missed: one of `MISFIRE`."""
     timeout: float | None = None
     metadata_json: bytes = b"{}"
     job_type: str | None = None

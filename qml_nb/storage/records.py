@@ -1,4 +1,4 @@
-"""The part of the face that is about records other than jobs: locks, schedules, servers, queues and messages."""
+"""The part of the face that is about records other than jobs: locks, servers, queues and messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from qml_nb.job import Job
-    from qml_nb.storage.backend import Backend, Recurring, ServerInfo
+    from qml_nb.storage.backend import Backend, ServerInfo
     from qml_nb.storage.inbox import Inbox
 
 
@@ -49,20 +49,6 @@ class Records:
     async def release_lock(self, name: str, owner: str) -> bool:
         """Release a named lock. False: `owner` does not hold it."""
         return await self.backend.unlock(check_name("name", name), check_name("owner", owner))
-
-    # -- recurring schedules
-
-    async def upsert_recurring(self, schedule: Recurring) -> None:
-        """Store a recurring schedule, in place of one with the same id."""
-        await self.backend.put_recurring(schedule)
-
-    async def remove_recurring(self, schedule_id: str) -> bool:
-        """Remove a recurring schedule. False: no such one."""
-        return await self.backend.drop_recurring(schedule_id)
-
-    async def list_recurring(self) -> list[Recurring]:
-        """Return all recurring schedules, by id."""
-        return await self.backend.list_recurring()
 
     # -- servers
 

@@ -28,6 +28,7 @@ from qml_nb.storage.closed import Closed, refuse
 from qml_nb.storage.jobs import Jobs
 from qml_nb.storage.records import Records
 from qml_nb.storage.results import Results
+from qml_nb.storage.schedules import Schedules
 from qml_nb.storage.sync import SyncStorage
 from qml_nb.validate import (
     check_bool,
@@ -70,7 +71,7 @@ class Totals(Struct):
     """Answers that came after the lease was lost, and were not written."""
 
 
-class Storage(Jobs, Records, Results):
+class Storage(Jobs, Records, Results, Schedules):
     """A queue of jobs. Make one with `open_storage(url)` or as `MemoryStorage()`; it is an async context manager.
 
     It checks what it is given, gathers single calls into few round trips, keeps `totals`, and passes on to the

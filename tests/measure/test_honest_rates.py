@@ -114,7 +114,7 @@ async def test_servers_that_have_stopped_have_no_slots_and_are_forgotten(storage
             await until(lambda: monitor.samples and monitor.samples[-1].slots == 6)
             pool.stop()
             await until(lambda: monitor.samples[-1].slots == 0)
-        assert not monitor._latest
+        assert not monitor.servers
         assert await asyncio.to_thread(pool.join, LONG)
 
 

