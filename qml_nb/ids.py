@@ -9,6 +9,7 @@ from time import time_ns
 _NS_PER_MS = 1_000_000
 # A call would have to come 2**47 times in one process before the 48-bit tail could overflow.
 _TAIL_BITS = 47
+_LAST_MS = (1 << 48) - 1
 
 
 class _Stream:
@@ -55,3 +56,13 @@ def new_id() -> str:
     ms = time_ns() // _NS_PER_MS
     head = stream.head if ms == stream.ms else stream.tick(ms)
     return f"{head}{stream.next_tail():012x}"
+
+
+def first_id_at(ts: float) -> str:
+    """Return what is not above any uuid7 of that millisecond (POSIX seconds), and above all of those before.
+
+    >>> first_id_at(1_700_000_000.5)
+    '018bcfe5-69f4-7000-8000-000000000000'
+    """
+    ms = min(max(int(ts * 1_000), 0), _LAST_MS)
+    return f"{ms >> 16:08x}-{ms & 0xFFFF:04x}-7000-8000-000000000000"

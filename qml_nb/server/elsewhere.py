@@ -65,12 +65,14 @@ class Elsewhere:
         self._plans, self._worker_count = plans, worker_count
         self._changed = asyncio.Event()
         self._deadline: float | None = None
+        self._at_once = False
         self._last: Snapshot | None = None
 
-    def stop(self) -> None:
+    def stop(self, *, at_once: bool) -> None:
         """See `Server.stop`."""
-        if self._deadline is None:
-            grace = self._plans.plan.config.shutdown_timeout if self.has_started else 0.0
+        if self._deadline is None or (at_once and not self._at_once):
+            self._at_once = at_once
+            grace = self._plans.plan.config.shutdown_timeout if self.has_started and not at_once else 0.0
             self._deadline = monotonic() + 2 * grace + _LAST_SECONDS  # for its jobs, and for its storage
         self._changed.set()
 
@@ -93,7 +95,7 @@ class Elsewhere:
         """Return how it is to be, with the tasks that it does not have yet."""
         newer = self._plans.newer(self.plan)
         self.plan = self.plan if newer is None else newer
-        return Wish(self._worker_count, self.is_stopping, newer)
+        return Wish(self._worker_count, self.is_stopping, newer, self._at_once)
 
     async def change(self) -> None:
         """Return when something else is wished of it, or when it is time for a look."""
@@ -124,6 +126,9 @@ class Elsewhere:
 
     def died(self, how: str, post: Post) -> ServerDied:
         """Make the error for a server that is no more, and tell that it has no slots any more."""
-        if self._last is not None and self._last.slots:
-            post.tell(replace(self._last, ts=time(), slots=0, busy=0, buffered=0, phases={}))
+        last = self._last
+        if last is not None and last.slots:
+            cut_short = last.cut_short + last.busy if self.is_stopping else last.cut_short
+            gone = replace(last, ts=time(), slots=0, busy=0, buffered=0, phases={}, tasks=(), cut_short=cut_short)
+            post.tell(gone)
         return ServerDied(self.name, how)

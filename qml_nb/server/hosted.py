@@ -17,7 +17,7 @@ from qml_nb.retry import kinds_of
 from qml_nb.server.copying import loads
 from qml_nb.server.error_text import describe
 from qml_nb.server.server import BackgroundJobServer
-from qml_nb.server.telemetry import Snapshot  # noqa: TC001, msgspec reads the annotations at run time
+from qml_nb.server.telemetry import Snapshot, TaskCount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,8 @@ class Wish(Struct, frozen=True):
     stop: bool = False
     plan: bytes | None = None
     """A newer plan, whose tasks it is to run; None if nothing changed."""
+    at_once: bool = False
+    """Whether what runs gets no more time when it stops."""
 
 
 class Started(Struct, tag=True, frozen=True):
@@ -100,7 +102,10 @@ def _together(before: Snapshot, after: Snapshot) -> Snapshot:
     phases = {
         phase: dict(Counter(before.phases.get(phase, {})) + Counter(counts)) for phase, counts in after.phases.items()
     }
-    return replace(after, phases=phases)
+    tasks: dict[tuple[str, str], TaskCount] = {}
+    for task in (*before.tasks, *after.tasks):
+        tasks.setdefault((task.queue, task.method), TaskCount(task.queue, task.method)).add(task)
+    return replace(after, phases=phases, tasks=tuple(tasks.values()))
 
 
 class Hosted:
@@ -134,6 +139,8 @@ class Hosted:
             _update(self._registry, wish.plan)
         if self._server is not None:
             self._server.resize(wish.worker_count)
+            if wish.at_once:
+                self._hurrying = asyncio.ensure_future(self._server.stop(at_once=True))
         if wish.stop:
             self._ending.set()
             if self._starting is not None:
@@ -162,10 +169,7 @@ class Hosted:
             await self._ending.wait()
             await server.stop()
         except asyncio.CancelledError:
-            ending = asyncio.create_task(server.stop())
-            await asyncio.sleep(0)
-            ending.cancel()
-            await asyncio.wait([ending])
+            await server.stop(at_once=True)
         finally:
             await server.storage.close()
 

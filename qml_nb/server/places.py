@@ -95,11 +95,13 @@ class ThreadServer:
         finally:
             await self._server.stop()
 
-    def stop(self) -> None:
+    def stop(self, *, at_once: bool) -> None:
         """See `Server`."""
         self._ending.set()
         if self._starting is not None:
             self._starting.cancel()
+        elif at_once:
+            self._hurrying = asyncio.ensure_future(self._server.stop(at_once=True))
 
     def resize(self, worker_count: int) -> None:
         """See `Server`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from weakref import WeakSet
 
 from qml_nb.config import ServerConfig
-from qml_nb.errors import InvalidValue
+from qml_nb.errors import InvalidValue, QMLError
 from qml_nb.server.own_loop import run_in_own_loop
 from qml_nb.server.places import place_of
 from qml_nb.server.posts import Post
@@ -116,12 +116,17 @@ class WorkerPool:
             ready.result()  # the loop exists: a matter of a millisecond, and `stop` can count on it
         return self
 
-    def stop(self) -> Self:
-        """Stop gracefully: see `BackgroundJobServer`. Returns at once; `join` waits."""
+    def stop(self, *, at_once: bool = False) -> Self:
+        """Stop gracefully: see `BackgroundJobServer`. Returns at once; `join` waits.
+
+        With `at_once`, also while it stops, jobs that run get no more time.
+        """
         with self._lock:
             if self.state in ("starting", "running"):
                 self.state = "stopping"
                 self._call(self._signal)
+            if at_once:
+                self._call(self._hurry)
         return self
 
     def join(self, timeout: float | None = None) -> bool:
@@ -167,6 +172,10 @@ class WorkerPool:
         self._stopping = True
         self._changed.set()
 
+    def _hurry(self) -> None:
+        for post in self._posts:
+            post.stop(at_once=True)
+
     def _serve(self, ready: Future[None]) -> None:
         state: PoolState = "failed"
         try:
@@ -174,7 +183,10 @@ class WorkerPool:
             state, self.error = "stopped", None
         except BaseException as error:
             self.error = error
-            log.exception("%r ended by an error", self)
+            if isinstance(error, QMLError):
+                log.error("%r ended by an error: %s", self, error)
+            else:
+                log.exception("%r ended by an error", self)
             if not ready.done():
                 ready.set_exception(error)
         finally:
@@ -192,7 +204,8 @@ class WorkerPool:
                 await self._changed.wait()
         finally:
             self.state = "stopping"
-            await _end([*self._posts, *leaving])
+            self._posts += leaving
+            await _end(self._posts)
             self._posts = []
             await self._place.close()
 

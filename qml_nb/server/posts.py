@@ -40,8 +40,11 @@ class Server(Protocol):
             Exception: it can't start, and another one couldn't either.
         """
 
-    def stop(self) -> None:
-        """Let it stop gracefully, or as soon as it can if it has not started. Returns at once."""
+    def stop(self, *, at_once: bool) -> None:
+        """Let it stop gracefully, or as soon as it can if it has not started. Returns at once.
+
+        With `at_once`, also when it is about to stop, what it runs gets no more time.
+        """
 
     def resize(self, worker_count: int) -> None:
         """Change its slots."""
@@ -81,11 +84,11 @@ class Post:
         """Ends with an error when no server can run here."""
         self.task.add_done_callback(lambda _: on_change())
 
-    def stop(self) -> None:
-        """Let the server stop gracefully; `task` ends with it."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Let the server stop, see `Server.stop`; `task` ends with it."""
         self._is_ending = True
         if self._server is not None:
-            self._server.stop()
+            self._server.stop(at_once=at_once)
         else:
             self.task.cancel()
 
@@ -107,6 +110,8 @@ class Post:
 
     def note(self, error: Exception | None) -> None:
         """Something keeps the server from working, or does no more."""
+        if isinstance(error, StorageUnavailable) and str(error) != str(self.error):  # said once, not at every try
+            log.warning("a server can't start yet, and tries on: %s", error)
         self.error = error
         self._on_change()
 
@@ -124,9 +129,10 @@ class Post:
                     return
                 self.note(error)
                 pause = pauses.after(error, started=self._server_has_started, now=monotonic())
+                if isinstance(error, ServerDied):
+                    log.warning("%s: %s; a new server starts in %.1f s", type(error).__name__, error, pause)
             finally:
                 self._leave()
-            log.warning("%s: %s; a new server starts in %.1f s", type(self.error).__name__, self.error, pause)
             await asyncio.sleep(pause)
 
     def _leave(self) -> None:

@@ -149,14 +149,19 @@ class BackgroundJobServer:
         if self._slots is not slots:  # stopped meanwhile
             await self.storage.deregister(self.server_id)
 
-    async def stop(self) -> None:
-        """Stop gracefully, as the class says. Does nothing if it has stopped. Cancel it to stop at once."""
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Stop gracefully, as the class says. Does nothing if it has stopped.
+
+        With `at_once`, also while another call waits, what runs gets no more time; to cancel the call does the same.
+        """
         if self._slots is None:
             return
         if not self._stopping:
             self._stopping = True
             self._grace = asyncio.create_task(self._let_end(self._slots))
             self._ending = asyncio.create_task(self._finish(self._slots))
+        if at_once:
+            self._grace.cancel()
         try:
             await asyncio.shield(self._ending)
         except asyncio.CancelledError:
@@ -366,7 +371,7 @@ class BackgroundJobServer:
         await asyncio.wait([self._grace])
         self._fetching.cancel()
         slots.hand_back()
-        await slots.end()
+        self.meter.cut_short += await slots.end()
         self._last = True
         self._settle_wake.set()
         await asyncio.wait([self._settling], timeout=self._patience)  # what can't be written, leases will free

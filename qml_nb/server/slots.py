@@ -257,13 +257,15 @@ class Slots:
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
 
-    async def end(self) -> None:
-        """Cancel what runs, to be handed back, and go on without what does not end even so."""
-        for run in [run for run in self.running if not run.reason]:
+    async def end(self) -> int:
+        """Cancel what runs, to be handed back, and go on without what does not end even so. Returns how many ran."""
+        cut_short = [run for run in self.running if not run.reason]
+        for run in cut_short:
             run.cancel("stop")
         await self.wait(GRACE)
         for run in list(self.running):
             self._give_up(run)
+        return len(cut_short)
 
     async def close(self) -> None:
         """Let the threads go, and kill the processes."""

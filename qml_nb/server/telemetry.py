@@ -129,6 +129,8 @@ class Snapshot(Struct, frozen=True):
     pid: Count = 0
     interval: Seconds = 0.0
     """Seconds until the next one at the most, unless the server is gone or stuck."""
+    cut_short: Count = 0
+    """Jobs that were cancelled since the server stopped, and their time to end was over."""
 
     @property
     def finished(self) -> int:
@@ -151,6 +153,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.claimed = self.succeeded = self.failed = self.retried = self.handed_back = self.refused = 0
+        self.cut_short = 0
         self._start_over()
 
     def _start_over(self) -> None:
@@ -240,5 +243,6 @@ class Meter:
             self.refused,
             phases,
             tasks,
+            cut_short=self.cut_short,
             **about,
         )

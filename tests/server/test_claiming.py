@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from qml_nb import Job, Storage, WorkerRegistry
+from qml_nb import Job, JobState, Storage, WorkerRegistry
 from tests.server.conftest import Serve
-from tests.server.waiting import full_house, until
+from tests.server.faults import Faulty
+from tests.server.waiting import full_house, run, until
 
 
 class Held:
@@ -134,3 +135,13 @@ async def test_jobs_stay_while_slots_become_idle_now_and_then(storage, registry,
     server = await serve(worker_count=1, fetch_batch_size=12)
     await server.drained(timeout=20)
     assert server.snapshot().handed_back == 0
+
+
+async def test_outcomes_of_jobs_that_end_together_are_written_together(storage, registry, serve) -> None:
+    faults, barrier = Faulty(storage), asyncio.Barrier(50)
+    registry.register("meet", barrier.wait)
+    server = await serve(worker_count=50)
+    for job in await run(storage, *(Job("meet") for _ in range(50))):
+        assert job.state is JobState.SUCCEEDED
+    await until(lambda: server.snapshot().succeeded == 50)
+    assert faults.calls["settle"] < 10  # not one for each

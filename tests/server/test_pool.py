@@ -198,6 +198,21 @@ def test_as_a_context_manager_it_waits_for_a_graceful_end(storage, registry, go)
     assert pool.state == "stopped"
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_a_stop_at_once_gives_what_runs_no_time(storage, make, before) -> None:
+    shots: dict[str, Snapshot] = {}
+    pool = make(servers=2, shutdown_timeout=3600)
+    pool.listeners.append(lambda shot: shots.update({shot.server_id: shot}))
+    storage.sync.enqueue_many([Job("hold") for _ in range(6)])
+    pool.start()
+    wait(lambda: busy(storage) == 4)
+    if before:
+        assert not pool.stop().join(0.05)
+    assert pool.stop(at_once=True).join(LONG)
+    assert storage.sync.get_job_counts()[JobState.ENQUEUED] == 6
+    assert sum(shot.cut_short for shot in shots.values()) == 4
+
+
 def test_slots_change_while_it_runs(storage, make, go) -> None:
     pool = make(worker_count=1, servers=2).start()
     storage.sync.enqueue_many([Job("hold") for _ in range(20)])

@@ -10,7 +10,7 @@ import pytest
 
 from qml_nb import BackgroundJobServer, InvalidValue, Job, JobState
 from tests.server.faults import Faulty
-from tests.server.waiting import ended, full_house, no_threads_left, run, until
+from tests.server.waiting import LONG, ended, full_house, no_threads_left, run, until
 
 
 class Held:
@@ -237,6 +237,38 @@ async def test_a_stop_that_is_cancelled_stops_at_once(storage, registry, serve, 
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_stop_at_once_cuts_short_the_one_that_waits(storage, registry, serve, held) -> None:
+    await storage.enqueue_many([Job("hold") for _ in range(4)])
+    server = await serve(worker_count=2, fetch_batch_size=4, shutdown_timeout=3600)
+    await until(lambda: held.started == 2)
+    stopping = asyncio.create_task(server.stop())
+    while (await counts(storage)).get("enqueued") != 2:
+        await asyncio.sleep(0.002)
+    await server.stop(at_once=True)
+    await stopping
+    assert await counts(storage) == {"enqueued": 4}
+    assert server.snapshot().cut_short == 2
+    await server.stop(at_once=True)
+
+
+async def test_a_stop_at_once_needs_no_other_before_it(storage, registry, serve, held) -> None:
+    await storage.enqueue_many([Job("hold") for _ in range(4)])
+    server = await serve(worker_count=2, fetch_batch_size=4, shutdown_timeout=3600)
+    await until(lambda: held.started == 2)
+    await server.stop(at_once=True)
+    assert await counts(storage) == {"enqueued": 4}
+    assert server.snapshot().cut_short == 2
+
+
+async def test_a_graceful_stop_cuts_no_job_short(storage, registry, serve, held) -> None:
+    await storage.enqueue_many([Job("hold") for _ in range(2)])
+    server = await serve(worker_count=2, shutdown_timeout=60)
+    await until(lambda: held.started == 2)
+    held.go.set()
+    await server.stop()
+    assert (server.snapshot().succeeded, server.snapshot().cut_short) == (2, 0)
+
+
 async def test_a_server_that_stopped_starts_again(storage, registry, serve) -> None:
     registry.register("note", lambda: "noted")
     server = await serve()
@@ -303,6 +335,18 @@ async def test_an_idle_server_stops_without_waiting_for_its_timeouts(serve) -> N
     began = monotonic()
     await server.stop()
     assert monotonic() - began < 10
+
+
+async def test_a_server_that_stops_while_it_claims_does_not_wait_for_work_then(storage, serve) -> None:
+    faults = Faulty(storage)
+    faults.hold("claim")
+    server = await serve(polling_interval=3600, shutdown_timeout=3600)
+    await until(lambda: faults.calls["claim"])
+    stopping = asyncio.create_task(server.stop())
+    await asyncio.sleep(0)
+    faults.release("claim")
+    async with asyncio.timeout(LONG):
+        await stopping
 
 
 async def test_leaving_the_block_by_an_error_stops_the_server_and_passes_the_error_on(storage, registry) -> None:

@@ -13,18 +13,19 @@ def qml_nb(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*CLI, *arguments], capture_output=True, text=True, cwd=cwd, timeout=100, check=False)
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--help",), ("lab", "--help"), ("bench", "limits", "--help"), ("bench", "rows", "--help")]
-)
+COMMANDS = [("work",), ("stats",), ("migrate",), ("lab",), ("bench", "limits"), ("bench", "rows")]
+
+
+@pytest.mark.parametrize("arguments", [("--help",), *((*command, "--help") for command in COMMANDS)])
 def test_help_says_what_a_command_does(arguments):
     done = qml_nb(*arguments)
     assert done.returncode == 0
     assert "Usage" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("lab", "--help"), ("bench", "limits", "--help"), ("bench", "rows", "--help")])
-def test_help_has_examples(arguments):
-    assert f"qml-nb {' '.join(arguments[:-1])}" in qml_nb(*arguments).stdout
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command):
+    assert f"qml-nb {' '.join(command)}" in qml_nb(*command, "--help").stdout
 
 
 def test_lab_without_the_notebook_says_what_is_missing_and_what_to_do(tmp_path):
