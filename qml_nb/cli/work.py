@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from traceback import format_exception
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -119,9 +120,10 @@ def work(
     )
     options = given(schema_name=schema_name, table_name=table_name, key_prefix=key_prefix)
     storage, tasks = storage_of(url, **options), _registry(registry)
-    log_on_stderr(log_format, log_level)
-    servers: dict[str, Any] = {} if processes is None else {"servers": processes, "where": "process"}
-    pool = WorkerPool(storage, tasks, config, **servers)
+    logs = partial(log_on_stderr, log_format, log_level)
+    logs()
+    where: dict[str, Any] = {"where": "process", "servers": processes, "initializer": logs} if processes else {}
+    pool = WorkerPool(storage, tasks, config, **where)
     with _scraped(pool, metrics_host, metrics_port):
         raise typer.Exit(Shift(pool, without_password(url), wait=wait).run())
 

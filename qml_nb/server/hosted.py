@@ -147,6 +147,8 @@ class Hosted:
                 self._starting.cancel()
 
     def _make(self, plan: Plan) -> BackgroundJobServer:
+        if plan.initializer is not None:
+            plan.initializer()
         self._registry = plan.registry
         server = BackgroundJobServer(plan.storage(), plan.registry, plan.config, retry=plan.retry)
         server.listeners.append(lambda snapshot: self._tell(Told(snapshot)))

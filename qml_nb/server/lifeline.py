@@ -170,6 +170,8 @@ def hold_on(patience: float = 0.0) -> socket:
     end = socket(fileno=descriptor)
     end.set_inheritable(False)
     _die_with(parent)
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a service: what to do, the parent says
+        signal.signal(number, lambda *_: None)  # and what a task starts does not inherit it, as it would SIG_IGN
     for output in (sys.stdout, sys.stderr):  # else what a task prints is seen late, or never
         if output is not None and hasattr(output, "reconfigure"):
             output.reconfigure(line_buffering=True)

@@ -15,6 +15,8 @@ from qml_nb.server.plan import Plan, plan_of
 from qml_nb.server.server import BackgroundJobServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qml_nb.config import ServerConfig
     from qml_nb.retry import RetryPolicy
     from qml_nb.server.posts import Place, Post
@@ -32,6 +34,7 @@ def place_of(
     registry: WorkerRegistry,
     config: ServerConfig,
     retry: RetryPolicy | None,
+    initializer: Callable[[], object] | None,
 ) -> Place:
     """Return the place that a pool names.
 
@@ -42,9 +45,11 @@ def place_of(
         raise InvalidValue("where", "to be 'thread', 'process' or 'dask'", where)
     if client is not None and where != "dask":
         raise InvalidValue("client", "to be given with where='dask' only", client, f"leave it out with {where!r}")
+    if initializer is not None and where == "thread":
+        raise InvalidValue("initializer", "to be given with other processes only", initializer, "call it before")
     if where == "thread":
         return ThreadPlace(storage, registry, config, retry)
-    plan = plan_of(storage, registry, config, retry, where)
+    plan = plan_of(storage, registry, config, retry, initializer, where)
     if where == "process":
         return ProcessPlace(plan)
     try:

@@ -29,6 +29,7 @@ class Plan:
     registry: WorkerRegistry
     config: ServerConfig
     retry: RetryPolicy | None
+    initializer: Callable[[], object] | None
 
     def storage(self) -> Storage:
         """Make the storage anew."""
@@ -44,11 +45,16 @@ class Plan:
         try:
             return packed(plan)
         except Exception as error:
-            raise _culprit(plan.registry, error) from error
+            raise _culprit(plan, error) from error
 
 
 def plan_of(
-    storage: Storage, registry: WorkerRegistry, config: ServerConfig, retry: RetryPolicy | None, where: str
+    storage: Storage,
+    registry: WorkerRegistry,
+    config: ServerConfig,
+    retry: RetryPolicy | None,
+    initializer: Callable[[], object] | None,
+    where: str,
 ) -> Plan:
     """Return the plan of servers on a storage like this one.
 
@@ -64,7 +70,7 @@ def plan_of(
     storage_config = getattr(storage.backend, "config", None)
     if storage_config is None:
         raise InvalidValue("storage", "to be made of a config", storage, "give its URL")
-    return Plan(type(storage), storage_config, registry, config, retry)
+    return Plan(type(storage), storage_config, registry, config, retry, initializer)
 
 
 def copied(registry: WorkerRegistry) -> WorkerRegistry:
@@ -75,14 +81,14 @@ def copied(registry: WorkerRegistry) -> WorkerRegistry:
     return new
 
 
-def _culprit(registry: WorkerRegistry, error: Exception) -> InvalidValue:
+def _culprit(plan: Plan, error: Exception) -> InvalidValue:
     """Find who can't be copied, to name it."""
-    for name, function in _functions(registry):
+    for name, function in (*_functions(plan.registry), ("initializer", plan.initializer)):
         try:
             packed(function)
         except Exception as its_error:
             return unfit(name, function, its_error)
-    return unfit("registry", registry, error)
+    return unfit("registry", plan.registry, error)
 
 
 def _functions(registry: WorkerRegistry) -> Iterator[tuple[str, object]]:

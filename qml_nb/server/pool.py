@@ -59,6 +59,7 @@ class WorkerPool:
         client: with "dask", a `distributed.Client`, asynchronous or not, or the address of a scheduler.
         storage_options: options for a storage given as URL, by name.
         retry: see `BackgroundJobServer`.
+        initializer: what each other process does first, as to set up its logs; it travels as tasks do.
 
     Raises:
         InvalidValue: this storage, this system or this installation does not allow for servers there.
@@ -75,6 +76,7 @@ class WorkerPool:
         client: Any = None,
         storage_options: Mapping[str, Any] | None = None,
         retry: RetryPolicy | None = None,
+        initializer: Callable[[], object] | None = None,
         **options: Any,
     ) -> None:
         self.storage = _storage(storage, storage_options)
@@ -88,7 +90,7 @@ class WorkerPool:
         """What ended the pool, if `state` is "failed"; else what one of its servers waits for, or what it died of."""
         self.listeners: list[Callable[[Snapshot], None]] = []
         """Called in the pool's thread with each server's snapshot, ten times a second; must return at once."""
-        self._place = place_of(where, client, self.storage, registry, self.config, retry)
+        self._place = place_of(where, client, self.storage, registry, self.config, retry, initializer)
         self._lock = Lock()
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

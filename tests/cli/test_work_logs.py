@@ -55,6 +55,11 @@ async def test_logs_are_json_on_demand(loud) -> None:
     assert any("works: 10 slots" in line["message"] for line in lines)
 
 
+async def test_logs_of_other_processes_are_like_those_of_the_first(loud) -> None:
+    lines = [json.loads(line) for line in (await loud("--log-format", "json", "--processes", "1")).splitlines()]
+    assert [line["method"] for line in lines if line["message"] == "hello"] == ["talk"]
+
+
 async def test_logs_have_a_level(loud) -> None:
     assert await loud("--log-level", "warning") == ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections import Counter
 
@@ -95,6 +96,63 @@ async def test_what_a_killed_worker_ran_goes_to_another_when_its_lease_runs_out(
     assert place.noted("ended") == Counter(range(20))
     assert sum(place.noted("began").values()) == 25
     assert Counter([(await storage.get(job.id)).attempt for job in jobs])[2] >= 5
+
+
+# -- several processes
+
+
+PROCESSES = ("--processes", "2", "--workers", "2", "--fetch-batch-size", "1", "--shutdown-timeout", "3600")
+
+
+async def test_several_processes_stop_as_one_does(address, storage, place) -> None:
+    await storage.enqueue_many([Job("hold", [number]) for number in range(6)])
+    worker = place.work(address.url, *address.words, *PROCESSES)
+    await until(lambda: len(place.noted("began")) == 4)
+    assert len({server.pid for server in await storage.list_servers()}) == 2
+    worker.tell()
+    await until(lambda: "stopping: 4 jobs run" in worker.said)
+    place.go()
+    assert worker.status() == 0, worker.said
+    assert await counts(storage) == {"succeeded": 4, "enqueued": 2}
+    assert "4 succeeded" in worker.said
+    assert await storage.list_servers() == []
+
+
+async def test_a_signal_to_all_processes_counts_as_one_to_the_first(address, storage, place) -> None:
+    """As systemd sends it, unless it is told KillMode=mixed."""
+    await storage.enqueue_many([Job("hold", [number]) for number in range(4)])
+    worker = place.work(address.url, *address.words, *PROCESSES)
+    await until(lambda: len(place.noted("began")) == 4)
+    for server in await storage.list_servers():
+        os.kill(server.pid, signal.SIGTERM)
+    worker.tell()
+    await until(lambda: "stopping: 4 jobs run" in worker.said)
+    place.go()
+    assert worker.status() == 0, worker.said
+    assert await counts(storage) == {"succeeded": 4}
+
+
+async def test_several_processes_are_cancelled_by_the_second_signal(address, storage, place) -> None:
+    await storage.enqueue_many([Job("hold", [number]) for number in range(6)])
+    worker = place.work(address.url, *address.words, *PROCESSES)
+    await until(lambda: len(place.noted("began")) == 4)
+    worker.tell()
+    await until(lambda: "stopping: 4 jobs run" in worker.said)
+    worker.tell()
+    assert worker.status() == 143, worker.said
+    assert await counts(storage) == {"enqueued": 6}
+    assert "4 cut short" in worker.said
+
+
+async def test_a_process_that_dies_is_replaced(address, storage, place) -> None:
+    worker = place.work(address.url, *address.words, *PROCESSES)
+    await until(lambda: worker.said.count(" works: ") == 2)
+    server, _ = await storage.list_servers()
+    os.kill(server.pid, signal.SIGKILL)
+    await until(lambda: worker.said.count(" works: ") == 3)
+    worker.tell()
+    assert worker.status() == 0, worker.said
+    assert "was killed by signal 9" in worker.said
 
 
 # -- memory, where a storage is a process's own

@@ -115,6 +115,13 @@ def test_its_tasks_print_where_it_prints(storage, registry, make, capfd) -> None
     assert capfd.readouterr().out == "said\n"
 
 
+def test_an_initializer_comes_before_everything_else_there(storage, registry, make) -> None:
+    registry.register("said", lambda: os.environ["QML_TEST_INITIALIZER"])
+    make(servers=2, initializer=lambda: os.environ.update(QML_TEST_INITIALIZER="hello")).start()
+    assert results(storage, Job("said"), Job("said")) == ["hello", "hello"]
+    assert "QML_TEST_INITIALIZER" not in os.environ
+
+
 def test_a_url_with_options_is_as_good_as_a_storage(url, storage, make, local) -> None:
     given = make(storage=url, storage_options={"key_prefix": storage.backend.config.key_prefix}).start()
     assert pids(storage) == servers_of(storage)

@@ -34,6 +34,8 @@ def test_what_can_not_be_is_refused(storage, registry, url) -> None:
         WorkerPool(storage, registry, where="proces")
     with pytest.raises(InvalidValue, match="client to be given with where='dask' only"):
         WorkerPool(storage, registry, where="process", client="tcp://127.0.0.1:8786")
+    with pytest.raises(InvalidValue, match="initializer to be given with other processes only"):
+        WorkerPool(storage, registry, initializer=print)
     with pytest.raises(InvalidValue, match="storage_options to come with a URL"):
         WorkerPool(storage, registry, storage_options={"key_prefix": "x"})
     with pytest.raises(UnknownOption, match="did you mean 'key_prefix'"):
@@ -43,7 +45,7 @@ def test_what_can_not_be_is_refused(storage, registry, url) -> None:
         WorkerPool(storage, registry, where="process")
 
 
-@pytest.mark.parametrize("kind", ["task", "middleware", "hook"])
+@pytest.mark.parametrize("kind", ["task", "middleware", "hook", "initializer"])
 def test_what_can_not_travel_is_named_before_anything_starts(storage, registry, make, kind) -> None:
     lock = Lock()
 
@@ -58,10 +60,12 @@ def test_what_can_not_travel_is_named_before_anything_starts(storage, registry, 
         registry.register("locked", locked)
     elif kind == "middleware":
         registry.middleware(around)
-    else:
+    elif kind == "hook":
         registry.on_state_change(lambda *_: lock.acquire())
-    pool = make()
-    name = {"task": "task 'locked'", "middleware": r"registry.chain\[0\]", "hook": r"registry.hooks\[0\]"}[kind]
+    pool = make(initializer=locked if kind == "initializer" else None)
+    name = {"task": "task 'locked'", "middleware": r"registry.chain\[0\]", "hook": r"registry.hooks\[0\]"}.get(
+        kind, kind
+    )
     with pytest.raises(InvalidValue, match=f"expected {name} to be something .* TypeError: cannot pickle"):
         pool.start()
     assert pool.state == "stopped"
