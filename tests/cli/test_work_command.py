@@ -19,7 +19,7 @@ async def test_it_says_what_it_does(address, storage, place) -> None:
     [server] = await storage.list_servers()
     shown = url.replace("geheim", "***")
     assert (
-        f"{server.server_id} works: 7 slots, queues critical=6, bulk=1 of {shown}, tasks hold, block, hog"
+        f"{server.server_id} works: 7 slots, queues critical=6, bulk=1 of {shown}, tasks hold, block, pid, hog"
         in worker.said
     )
     assert (server.server_name, server.queues) == ("mailer", ("critical", "bulk"))
@@ -40,6 +40,27 @@ async def test_the_options_act(address, storage, place) -> None:
         each.tell()
         assert each.status() == 0
     assert "all queues" in other.said
+
+
+async def test_a_job_without_a_timeout_of_its_own_gets_that_of_the_command(address, storage, place) -> None:
+    job = Job("hold", [1])
+    await storage.enqueue(job)
+    worker = place.work(address.url, *address.words, "--job-timeout", "0.1")
+    await until(counted(storage, failed=1))
+    assert "ran longer than its timeout of 0.1 s" in (await storage.get(job.id)).error
+    worker.tell()
+    assert worker.status() == 0
+
+
+@pytest.mark.parametrize("many", [1, 2])
+async def test_tasks_that_use_a_processor_run_in_so_many_processes(address, storage, place, many) -> None:
+    jobs = [Job("pid") for _ in range(6)]
+    await storage.enqueue_many(jobs)
+    worker = place.work(address.url, *address.words, "--task-processes", str(many))
+    await until(counted(storage, succeeded=6))
+    assert len({(await storage.get(job.id)).result for job in jobs}) == many
+    worker.tell()
+    assert worker.status() == 0
 
 
 # -- a storage that is away

@@ -45,6 +45,12 @@ def block(number):
     note("began", number)
     time.sleep(3600)
 
+@registry.task(process=True)
+def pid():
+    """Say which process it is, and be busy for a moment."""
+    time.sleep(0.1)
+    return os.getpid()
+
 @registry.task
 async def hog(number):
     """Never give the event loop back."""
