@@ -21,7 +21,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 	@$(BIN)/qml-nb lab
 
 test: $(READY)  ## run every test: on real servers, in a browser, all notebooks, all doctests
-	$(BIN)/pytest tests
+	$(BIN)/pytest -n 2 --dist loadfile tests
 	$(BIN)/pytest --doctest-modules qml_nb widgets
 	$(if $(NOTEBOOKS),$(BIN)/pytest --nbval-lax --nbval-current-env $(NOTEBOOKS))
 

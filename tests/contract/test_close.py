@@ -72,7 +72,7 @@ async def test_a_call_after_closing_is_refused(storage: Storage, name: str) -> N
         await CALLS[name](storage)
 
 
-@pytest.mark.parametrize("verb", SETTLING)
+@pytest.mark.parametrize("verb", sorted(SETTLING))
 async def test_a_job_can_not_be_settled_after_closing(storage: Storage, verb: str) -> None:
     await put(storage)
     claimed = await claim(storage)
