@@ -94,8 +94,8 @@ class Backend(Protocol):
     is due or over at an instant is so from that very instant on.
 
     The rate is kept as the instant up to which turns are used: each job handed out moves it by 1/rate, from now on if it
-    lies in the past, and no job may be handed out while it lies `burst`/rate or more ahead, less one turn. A new
-    configuration begins with all turns free.
+    lies in the past, and a job may be handed out from the instant on from which it lies no more than (`burst` - 1)/rate
+    ahead. A new configuration begins with all turns free.
     """
 
     name: str
@@ -116,11 +116,12 @@ class Backend(Protocol):
         """Store new jobs, enqueued or scheduled; all are stored when it returns.
 
         False: its id is there, or its unique key is taken, by another one (of the same call, too): nothing was touched.
-        With `each`, None: its queue is full, and it was not stored; the others were. Where a queue drops its oldest, these
-        are moved to deleted with the error `DROPPED`: of the lowest priority, by id, those just stored included.
+        With `each`, None: its queue is full, and it was not stored; the others were. Where a queue drops its oldest, as many
+        as are too many are moved to deleted with the error `DROPPED`: of the lowest priority, by id, those just stored
+        included. The bound of the storage is looked at before those of queues, for all jobs that are new.
 
         A key is taken by the job that was stored with it: while that is unfinished, or, with `unique_for`, for so many
-        seconds from then, also when it is finished; in both cases no longer once it is erased.
+        seconds from then, also when it is finished or pruned; in both cases no longer once it is erased.
 
         Raises:
             CapacityExceeded: not all fit; none was stored.
@@ -145,7 +146,8 @@ class Backend(Protocol):
         """Hand up to `limit` enqueued jobs to `worker`, in order, hidden from others for `lease` seconds.
 
         Each comes with `attempt` raised by one, and so it is stored. A job whose lock somebody else holds is passed over.
-        With `in_turn`, all that the first of the `queues` gives comes before the first of the next one.
+        With `in_turn`, all that the first of the `queues` gives comes before the first of the next one; of all queues
+        (None), none is the first.
         """
         ...
 
@@ -201,7 +203,10 @@ class Backend(Protocol):
         ...
 
     async def update(self, jobs: Sequence[Job], expected: JobState | None) -> list[bool]:
-        """Write what `CHANGEABLE` names; state and claim stay as stored. False: no such job, or not in that state."""
+        """Write what `CHANGEABLE` names. False: no such job, or not in that state.
+
+        State, claim and unique key stay as stored: of the extras, only `retry` is written.
+        """
         ...
 
     async def erase(self, ids: Sequence[str]) -> list[bool]:

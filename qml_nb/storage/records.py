@@ -119,7 +119,7 @@ class Records:
         return dict(sorted((await self.backend.limits()).items()))
 
     async def get_unique(self, key: str, *, now: datetime | None = None) -> Job | None:
-        """Return the job by which a unique key is taken; None: it is free."""
+        """Return the job by which a unique key is taken; None: it is free, or that job was pruned."""
         [holder] = await self.backend.holders([check_name("key", key)], now=posix(now))
         return None if holder is None else (await self.backend.get([holder]))[0]
 

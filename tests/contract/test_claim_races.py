@@ -1,20 +1,13 @@
 """No job goes to two workers, and none is forgotten, however many claim at once."""
 
 import asyncio
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import Any
-
-import pytest
 
 from qml_nb.job import Job, JobState, Outcome
 from qml_nb.storage.storage import Storage
 from tests.contract.states import ids, put
-
-THREADS = 4
+from tests.contract.threads import THREADS, in_threads
 
 
 async def work(storage: Storage, worker: str, limit: int) -> list[str]:
@@ -28,28 +21,6 @@ async def work(storage: Storage, worker: str, limit: int) -> list[str]:
         assert all(await storage.settle(outcomes))
         await asyncio.sleep(0)
     return done
-
-
-@pytest.fixture(autouse=True)
-def _threads_take_turns_often() -> Iterator[None]:
-    """A thread runs 5 ms before another gets its turn: too long to meet it in the middle of something."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(usual)
-
-
-def in_threads(connect: Any, each: Any) -> list[Any]:
-    """Run `await each(storage, number)` in threads that start at once, each with a loop and a connection of its own."""
-    start = Barrier(THREADS)
-
-    async def run(number: int) -> Any:
-        storage = await connect()
-        start.wait()
-        return await each(storage, number)
-
-    with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(lambda number: asyncio.run(run(number)), range(THREADS)))
 
 
 async def test_a_hundred_workers_share_ten_thousand_jobs_without_a_double_or_a_gap(storage: Storage) -> None:
@@ -67,7 +38,7 @@ async def test_workers_in_several_threads_share_the_jobs_without_a_double_or_a_g
 ) -> None:
     jobs = await put(storage, 4_000)
 
-    done = await asyncio.to_thread(in_threads, connect, lambda storage, number: work(storage, f"worker-{number}", 7))
+    done = await in_threads(connect, lambda storage, number: work(storage, f"worker-{number}", 7))
 
     assert Counter(job_id for mine in done for job_id in mine) == Counter(ids(jobs))
     assert (await storage.get_job_counts())[JobState.SUCCEEDED] == 4_000
@@ -81,7 +52,7 @@ async def test_jobs_stored_from_several_threads_are_all_there_once(storage: Stor
             await storage.enqueue(Job("own", queue=f"q{number}"))
         return await storage.enqueue_many(shared)
 
-    new = await asyncio.to_thread(in_threads, connect, push)
+    new = await in_threads(connect, push)
 
     assert sum(new) == 200
     assert (await storage.get_job_counts())[JobState.ENQUEUED] == 200 * (THREADS + 1)
@@ -99,7 +70,7 @@ async def test_every_move_from_several_threads_at_once_leaves_the_counts_exact(s
             await storage.update(job.replace(priority=number))
             await storage.sweep()
 
-    await asyncio.to_thread(in_threads, connect, live)
+    await in_threads(connect, live)
 
     stored = Counter(job.state for job in await storage.list(limit=400))
     assert {state: many for state, many in (await storage.get_job_counts()).items() if many} == stored

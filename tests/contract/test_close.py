@@ -33,6 +33,8 @@ CALLS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "delete": lambda s: s.delete("id"),
     "cancel": lambda s: s.cancel("id"),
     "requeue": lambda s: s.requeue("id"),
+    "requeue_all": lambda s: s.requeue_all(),
+    "result": lambda s: s.result("id"),
     "wait": lambda s: s.wait(timeout=0),
     "drained": lambda s: s.drained(timeout=0),
     "migrate": lambda s: s.migrate(),
@@ -50,6 +52,10 @@ CALLS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "pause_queue": lambda s: s.pause_queue("queue"),
     "resume_queue": lambda s: s.resume_queue("queue"),
     "list_paused_queues": lambda s: s.list_paused_queues(),
+    "configure_queue": lambda s: s.configure_queue("queue", concurrency=1),
+    "get_queue_config": lambda s: s.get_queue_config("queue"),
+    "list_queue_configs": lambda s: s.list_queue_configs(),
+    "get_unique": lambda s: s.get_unique("key"),
     "publish": lambda s: s.publish("channel", b""),
 }
 SETTLING = {"complete", "fail", "retry", "hand_back"}
@@ -82,6 +88,24 @@ async def test_subscribing_after_closing_is_refused(storage: Storage) -> None:
 
     with pytest.raises(StorageClosed):
         await storage.subscribe("news")
+
+
+async def test_following_a_job_after_closing_is_refused(storage: Storage) -> None:
+    await storage.close()
+
+    with pytest.raises(StorageClosed):
+        await anext(storage.follow("id"))
+
+
+async def test_who_waits_for_a_result_is_let_go(storage: Storage) -> None:
+    [job] = await put(storage)
+    waiting = asyncio.create_task(storage.result(job.id))
+    await asyncio.sleep(0.02)
+
+    await storage.close()
+
+    with pytest.raises(StorageClosed):
+        await asyncio.wait_for(waiting, 3)
 
 
 async def test_closing_twice_does_nothing(storage: Storage) -> None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 
 from qml_nb.job import Job
-from qml_nb.storage import MemoryStorage, memory
+from qml_nb.storage import MemoryStorage
+from qml_nb.storage.memory import admission
 from qml_nb.storage.memory.index import JobIndex
 from tests.contract.conftest import memory as new_store
 from tests.contract.test_model import Histories
@@ -65,7 +66,7 @@ def test_parts_that_ran_empty_are_dropped() -> None:
 
 @pytest.mark.timeout(600)  # as in the contract
 def test_any_history_agrees_with_the_model_in_the_smallest_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "PART", 1)
+    monkeypatch.setattr(admission, "PART", 1)
 
     run_state_machine_as_test(
         lambda: Histories(new_store()), settings=settings(max_examples=50, stateful_step_count=60, deadline=None)
@@ -74,7 +75,7 @@ def test_any_history_agrees_with_the_model_in_the_smallest_parts(monkeypatch: py
 
 @pytest.mark.parametrize("options", [{}, {"max_jobs": 20}])
 async def test_counts_and_bounds_hold_over_parts(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    monkeypatch.setattr(memory, "PART", 2)
+    monkeypatch.setattr(admission, "PART", 2)
     storage = MemoryStorage(**options)
     jobs = [Job("work") for _ in range(20)]
 

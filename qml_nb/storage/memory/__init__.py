@@ -9,7 +9,6 @@ no longer so.
 from __future__ import annotations
 
 from bisect import insort
-from collections import Counter
 from heapq import nlargest
 from itertools import islice
 from time import time
@@ -18,19 +17,18 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qml_nb.config import MemoryConfig
-from qml_nb.errors import CapacityExceeded
-from qml_nb.job import CHANGEABLE, ENQUEUED, FAILED, FINAL, PROCESSING, SUCCEEDED, TRANSITIONS, may_run_again
+from qml_nb.job import ENQUEUED, FAILED, FINAL, PROCESSING, SUCCEEDED, TRANSITIONS, may_run_again
 from qml_nb.storage.backend import Swept
-from qml_nb.storage.memory.index import PART
-from qml_nb.storage.memory.moves import moved, reclaimed, settled
-from qml_nb.storage.memory.places import Places, by_end, by_id, claim_order, take
+from qml_nb.storage.memory.admission import Admission
+from qml_nb.storage.memory.moves import changed, moved, reclaimed, settled
+from qml_nb.storage.memory.offers import take, take_in_turn
+from qml_nb.storage.memory.places import by_end, by_id
 from qml_nb.storage.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
-    from qml_nb.job import Job, JobFilter, JobState, Outcome
-    from qml_nb.storage.memory.lanes import Queue
+    from qml_nb.job import Job, JobFilter, JobState, Outcome, Report
 
 
 class MemoryStorage(Storage):
@@ -43,7 +41,7 @@ class MemoryStorage(Storage):
         super().__init__(MemoryBackend(MemoryConfig.of(config, options)))
 
 
-class MemoryBackend(Places):
+class MemoryBackend(Admission):
     """The verbs of `Backend` on dicts, deques and one lock."""
 
     name = "memory"
@@ -63,27 +61,6 @@ class MemoryBackend(Places):
 
     # -- jobs come in, are claimed, and end
 
-    async def push(self, jobs: Sequence[Job], *, each: bool = False, now: float | None = None) -> Sequence[bool | None]:
-        """See `Backend.push`."""
-        with self._lock:
-            self._make_room(jobs)
-            new = [self._admit(job) for job in jobs]
-            if self._parked:
-                self._wake(jobs)
-        return new
-
-    def push_now(self, job: Job) -> bool:
-        """See `LocalBackend.push_now`."""
-        index = self._jobs
-        with self._lock:
-            newest = len(index.newest)
-            if newest > PART or index.older + newest >= self._max_jobs:
-                self._make_room((job,))
-            new = self._admit(job)
-            if self._parked:
-                self._waiters.wake(job.queue, 1)
-            return new
-
     async def claim(
         self,
         worker: str,
@@ -100,10 +77,11 @@ class MemoryBackend(Places):
         claimed: list[Job] = []
         with self._lock:
             open_queues = self._open_queues(queues)
-            if self._job_locks:
-                taken = self._take_unlocked(open_queues, limit, worker, now)
+            in_turn = in_turn and queues is not None
+            if self._job_locks or self._limited:
+                taken = self._take(open_queues, limit, worker, in_turn, now)
             else:
-                taken = take(open_queues, limit)
+                taken = (take_in_turn if in_turn else take)(open_queues, limit)
             next_claim = self._next_claim
             for job in taken:
                 mine = replace(
@@ -114,6 +92,7 @@ class MemoryBackend(Places):
                     lease_ts=until,
                     started_ts=now,
                     claim_id=next_claim(),
+                    progress_json=None,
                 )
                 self._running[job.id] = mine
                 claimed.append(mine)
@@ -133,6 +112,7 @@ class MemoryBackend(Places):
         queue, succeeded = "", 0
         with self._lock:
             running, index, shelf = self._running, self._jobs, self._shelf[SUCCEEDED]
+            awaited = self._uniques.held or self._watched
             for outcome in outcomes:
                 job = running.get(outcome.job_id)
                 if job is None or job.claim_id != outcome.claim_id:
@@ -155,6 +135,8 @@ class MemoryBackend(Places):
                     expires_ts=kept_until,
                 )
                 shelf.append(done)
+                if awaited:
+                    self._end(done)
                 if job.queue != queue:
                     self._count_succeeded(queue, succeeded)
                     queue, succeeded = job.queue, 0
@@ -165,10 +147,11 @@ class MemoryBackend(Places):
 
     def _count_succeeded(self, queue: str, jobs: int) -> None:
         if jobs:
-            counts = self._queues[queue].counts
-            counts[PROCESSING] -= jobs
-            counts[SUCCEEDED] += jobs
+            ran = self._queues[queue]
+            ran.counts[PROCESSING] -= jobs
+            ran.counts[SUCCEEDED] += jobs
             self._finished += jobs
+            self._give_turns(ran, jobs)
 
     async def renew(self, jobs: Sequence[Job], lease: float, *, now: float | None = None) -> list[bool]:
         """See `Backend.renew`."""
@@ -180,6 +163,19 @@ class MemoryBackend(Places):
                 holds = job is not None and job.claim_id == claim.claim_id
                 if job is not None and holds:
                     self._running[job.id] = replace(job, lease_ts=until)
+                held.append(holds)
+        return held
+
+    async def report(self, reports: Sequence[Report]) -> list[bool]:
+        """See `Backend.report`."""
+        held: list[bool] = []
+        with self._lock:
+            for report in reports:
+                job = self._running.get(report.job_id)
+                holds = job is not None and job.claim_id == report.claim_id
+                if job is not None and holds:
+                    self._running[job.id] = replace(job, progress_json=report.progress_json)
+                    self._tell(job.id)
                 held.append(holds)
         return held
 
@@ -197,7 +193,7 @@ class MemoryBackend(Places):
                 again = may_run_again(job.attempt, job.max_retries)
                 self._put(job, reclaimed(job, again, now, self._expiry(FAILED, now)))
             self._bound_shelf()
-            self._drop_stale_locks(now)
+            self._forget(now)
             return Swept(len(due), len(late) - len(lost), len(lost), self._prune(limit, now))
 
     # -- jobs are looked at, and moved by hand
@@ -207,18 +203,22 @@ class MemoryBackend(Places):
         with self._lock:
             return [self._get(job_id) for job_id in ids]
 
+    async def watch(self, ids: Sequence[str], seconds: float) -> list[Job | None]:
+        """See `Backend.watch`."""
+        until = time() + seconds
+        with self._lock:
+            jobs = [self._get(job_id) for job_id in ids]
+            for job in jobs:
+                if job is not None:
+                    self._watched[job.id] = max(self._watched.get(job.id, 0.0), until)
+        return jobs
+
     async def find(self, wanted: JobFilter, limit: int, after: str | None = None) -> list[Job]:
         """See `Backend.find`."""
         with self._lock:
             everything, running = list(self._jobs), dict(self._running)  # so that the lock is not held over the search
         current = (running.get(job.id, job) for job in everything if after is None or job.id < after)
         return nlargest(limit, filter(wanted.matches, current), key=by_id)
-
-    async def peek(self, queues: Collection[str] | None, limit: int) -> list[Job]:
-        """See `Backend.peek`."""
-        with self._lock:
-            firsts = [job for queue in self._open_queues(queues) for job in islice(self._unlocked(queue), limit)]
-        return sorted(firsts, key=claim_order)[:limit]
 
     async def move(
         self, ids: Sequence[str], to: JobState, expected: Collection[JobState], *, now: float | None = None
@@ -228,9 +228,8 @@ class MemoryBackend(Places):
         with self._lock:
             found = [self._get(job_id) for job_id in ids]
             jobs = {job.id: job for job in found if job and job.state in expected and to in TRANSITIONS[job.state]}
-            returning = 0 if to in FINAL else sum(job.state in FINAL for job in jobs.values())
-            if returning and self._live + returning > self._max_jobs:
-                raise CapacityExceeded(self._max_jobs, self._live, returning)
+            if to not in FINAL:
+                self._let_return([job for job in jobs.values() if job.state in FINAL], jobs, now)
             for job in jobs.values():
                 self._put(job, moved(job, to, now, self._expiry(to, now)))
             self._bound_shelf()
@@ -244,7 +243,7 @@ class MemoryBackend(Places):
                 stored = self._get(job.id)
                 fits = stored is not None and (expected is None or stored.state == expected)
                 if stored is not None and fits:
-                    self._put(stored, replace(stored, **{name: getattr(job, name) for name in CHANGEABLE.values()}))
+                    self._put(stored, changed(stored, job))
                     if stored.state in FINAL:
                         shelf = self._shelf[stored.state]
                         insort(shelf, shelf.pop(), key=by_end)
@@ -257,6 +256,7 @@ class MemoryBackend(Places):
             found = [self._get(job_id) for job_id in ids]
             for job in found:
                 if job is not None and job.id in self._jobs:
+                    self._uniques.erase(job)
                     self._take_out(job)
             return [job is not None for job in found]
 
@@ -265,26 +265,3 @@ class MemoryBackend(Places):
         with self._lock:
             counts = {(q.name, state): many for q in self._queues.values() for state, many in q.counts.items() if many}
             return counts | {(q.name, ENQUEUED): many for q in self._queues.values() if (many := q.waiting)}
-
-    # -- waiting for work
-
-    async def wait(self, queues: Collection[str] | None, timeout: float) -> bool:
-        """See `Backend.wait`."""
-        with self._lock:
-            if any(self._has_work(queue) for queue in self._open_queues(queues)):
-                return True
-            waiter = self._waiters.park(queues)
-        return await self._waiters.sleep(waiter, timeout, self._lock)
-
-    def _wake(self, jobs: Sequence[Job]) -> None:
-        """Wake a waiter for each job that came; what one wakes and leaves behind, `_hand_on` passes to the next."""
-        if len(jobs) == 1:
-            self._waiters.wake(jobs[0].queue, 1)
-        else:
-            for queue, many in Counter(job.queue for job in jobs).items():
-                self._waiters.wake(queue, many)
-
-    def _hand_on(self, queues: Iterable[Queue]) -> None:
-        for queue in queues:
-            if queue.waiting:
-                self._waiters.wake(queue.name, 1)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import insort
 from collections import deque
 from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 from operator import neg
 from typing import TYPE_CHECKING
 
-from qml_nb.job import ENQUEUED, JobState
+from qml_nb.job import ENQUEUED, PROCESSING, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from qml_nb.job import Job
     from qml_nb.storage.memory.index import JobIndex
+    from qml_nb.storage.memory.limits import Limits
 
 _tie = count()  # two entries of one id may lie in a heap, and jobs have no order of their own
 _LANES_KEPT = 8  # a lane that runs empty is mostly used again at once
@@ -60,12 +63,13 @@ class Queue:
     cancelled or changed meanwhile is passed over when its turn comes (`dead` counts them): no search in the middle.
     """
 
-    __slots__ = ("_jobs", "counts", "dead", "lanes", "name", "order", "paused")
+    __slots__ = ("_jobs", "counts", "dead", "lanes", "limits", "name", "order", "paused")
 
     def __init__(self, name: str, jobs: JobIndex) -> None:
         self.name = name
         self.counts = dict.fromkeys((state for state in JobState if state is not ENQUEUED), 0)
         self.paused = False
+        self.limits: Limits | None = None
         self.lanes: dict[int, _Lane] = {}
         self.order: list[int] = []
         self.dead = 0
@@ -79,7 +83,15 @@ class Queue:
     @property
     def is_idle(self) -> bool:
         """Whether nothing would be lost by forgetting the queue."""
-        return not self.paused and not any(self.counts.values()) and not self.waiting
+        return not self.paused and self.limits is None and not any(self.counts.values()) and not self.waiting
+
+    def turns(self, now: float) -> int:
+        """Return how many jobs the queue may give, if that many wait."""
+        return sys.maxsize if self.limits is None else self.limits.turns(self.counts[PROCESSING], now)
+
+    def next_turn(self) -> float:
+        """Return the instant from which on it may give one; infinity if not time brings it."""
+        return inf if self.limits is None else self.limits.next_turn(self.counts[PROCESSING])
 
     def push(self, job: Job) -> None:
         """Add a waiting job where its priority and its age put it."""
@@ -113,7 +125,15 @@ class Queue:
 
     def head(self) -> Job | None:
         """Return the job that is next, and leave it there."""
-        for priority in self.order:
+        return self._first(self.order)
+
+    def pop_oldest(self) -> Job | None:
+        """Remove and return the oldest job of the lowest priority."""
+        oldest = self._first(reversed(self.order))
+        return None if oldest is None else self.lanes[oldest.priority].pop()
+
+    def _first(self, priorities: Iterable[int]) -> Job | None:
+        for priority in priorities:
             lane = self.lanes[priority]
             while lane:
                 job = lane.head()

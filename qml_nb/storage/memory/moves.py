@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, LOST_LEASE
+from qml_nb.job import AWAITING_RETRY, CHANGEABLE, ENQUEUED, FAILED, FINAL, LOST_LEASE, Extras
 
 if TYPE_CHECKING:
     from qml_nb.job import Job, JobState, Outcome
@@ -35,3 +35,10 @@ def moved(job: Job, to: JobState, now: float, expires: float | None) -> Job:
         return replace(job, state=to, lease_ts=None, finished_ts=now, expires_ts=expires)
     clean = {"worker_id": None, "started_ts": None, "finished_ts": None, "result_json": None, "expires_ts": None}
     return replace(job, state=to, attempt=0, run_ts=now, error=None, **clean)
+
+
+def changed(job: Job, to: Job) -> Job:
+    """Return the job with what may be changed as the other one has it; its unique key stays."""
+    extras = Extras(job.unique_key, job.unique_for, to.retry)
+    fields = {field: getattr(to, field) for field in CHANGEABLE.values()}
+    return replace(job, **fields | {"extras": None if extras == Extras() else extras})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush
 from itertools import count
 from threading import Lock
 from time import time
@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qml_nb.errors import CapacityExceeded
 from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, PROCESSING, SCHEDULED
-from qml_nb.storage.memory.index import PART
-from qml_nb.storage.memory.lanes import Queue
-from qml_nb.storage.memory.records import MemoryRecords
+from qml_nb.storage.memory.queues import Queues
+from qml_nb.storage.memory.uniques import Uniques
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator
 
     from qml_nb.config import MemoryConfig
     from qml_nb.job import Job, JobState
+    from qml_nb.storage.memory.lanes import Queue
 
 _tie = count()  # jobs have no order of their own, and two may be due at one instant
 _DEAD_KEPT = 1_000
 
 
-class Places(MemoryRecords):
+class Places(Queues):
     """Moves jobs between their places. Every method is called under the lock."""
 
     def __init__(self, config: MemoryConfig) -> None:
@@ -39,7 +38,7 @@ class Places(MemoryRecords):
         self._finished = 0
         self._next_claim = count(1).__next__
         self._max_jobs = sys.maxsize if config.max_jobs is None else config.max_jobs
-        self._parked = self._waiters.parked
+        self._uniques = Uniques()
 
     # -- under the lock: where a job lies
 
@@ -47,11 +46,13 @@ class Places(MemoryRecords):
     def _live(self) -> int:
         return len(self._jobs) - self._finished
 
-    def _admit(self, job: Job) -> bool:
-        """Store a new job where it belongs. False: its id is there already."""
+    def _admit(self, job: Job, now: float | None = None) -> bool:
+        """Store a new job where it belongs. False: its id is there already, or its key is taken."""
         job_id, index = job.id, self._jobs
         part = index.newest if job_id >= index.bound else index.part(job_id)
         if job_id in part:
+            return False
+        if job.extras is not None and not self._uniques.take(job, time() if now is None else now):
             return False
         part[job_id] = job
         if part is not index.newest:
@@ -59,52 +60,12 @@ class Places(MemoryRecords):
         try:
             queue = self._queues[job.queue]
         except KeyError:
-            queue = self._add_queue(job.queue)
+            queue = self._queue(job.queue)
         if job.state is ENQUEUED and not queue.dead:
             queue.push(job)
         else:
             self._place(job, queue)
         return True
-
-    def _make_room(self, jobs: Sequence[Job]) -> None:
-        """Begin a new part of the index if it is time, and refuse a batch that doesn't fit.
-
-        Ids that are there already take no room, and neither do finished jobs.
-        """
-        if len(self._jobs.newest) > PART:
-            self._jobs.begin_part()
-        if self._live + len(jobs) <= self._max_jobs:
-            return
-        new = len({job.id for job in jobs if job.id not in self._jobs})
-        if new and self._live + new > self._max_jobs:
-            raise CapacityExceeded(self._max_jobs, self._live, new)
-
-    def _add_queue(self, name: str) -> Queue:
-        self._queues[name] = queue = Queue(name, self._jobs)
-        return queue
-
-    def _open_queues(self, names: Collection[str] | None) -> list[Queue]:
-        if names is None:
-            return [queue for queue in self._queues.values() if not queue.paused]
-        return [queue for name in names if (queue := self._queues.get(name)) is not None and not queue.paused]
-
-    def _has_work(self, queue: Queue) -> bool:
-        return bool(queue.waiting) and (not self._job_locks or any(True for _ in self._unlocked(queue)))
-
-    def _unlocked(self, queue: Queue) -> Iterator[Job]:
-        now = time()
-        return (job for job in queue if not self._is_locked(job.id, None, now))
-
-    def _take_unlocked(self, queues: list[Queue], limit: int, worker: str, now: float) -> list[Job]:
-        """Take jobs, but leave those whose lock somebody else holds in their place."""
-        free: list[Job] = []
-        locked: list[Job] = []
-        while len(free) < limit and (taken := take(queues, limit - len(free))):
-            for job in taken:
-                (locked if self._is_locked(job.id, worker, now) else free).append(job)
-        for job in locked:
-            self._queues[job.queue].push(job)
-        return free
 
     def _place(self, job: Job, queue: Queue) -> None:
         """Put a new job where it belongs, also if that very object lies there already, as one that was erased."""
@@ -118,30 +79,34 @@ class Places(MemoryRecords):
 
     def _put(self, old: Job, new: Job) -> None:
         """Put `new` in the place of `old`, wherever the two belong."""
-        queue = self._queues[old.queue]
+        left = queue = self._queues[old.queue]
         self._leave(old, queue)
         self._jobs.replace(new)
         if new.queue != old.queue:
-            queue = self._queues.get(new.queue) or self._add_queue(new.queue)
+            queue = self._queue(new.queue)
         state = new.state
         if state is ENQUEUED:
             queue.push(new)
             if self._parked:
-                self._waiters.wake(new.queue, 1)
+                self._offer(queue, 1)
             return
         queue.counts[state] += 1
         if state in FINAL:
             self._shelf[state].append(new)
             self._finished += 1
+            if (self._uniques.held or self._watched) and old.state not in FINAL:
+                self._end(new)
         elif state is PROCESSING:
             self._running[new.id] = new
         else:
             self._note(new)
+        if old.state is PROCESSING:
+            self._give_turns(left, 1)
 
-    def _count_claimed(self, jobs: list[Job]) -> None:
-        """Count jobs that were claimed from several queues."""
-        for job in jobs:
-            self._queues[job.queue].counts[PROCESSING] += 1
+    def _end(self, job: Job) -> None:
+        """Free what the job held while it was unfinished, and tell who watches it."""
+        self._uniques.finish(job)
+        self._tell(job.id)
 
     def _leave(self, job: Job, queue: Queue) -> None:
         """Take a job out of the counts; entries for it in a lane, the calendar or the shelf are dead from now on."""
@@ -156,9 +121,15 @@ class Places(MemoryRecords):
             self._finished -= 1
 
     def _take_out(self, job: Job) -> None:
-        self._leave(job, self._queues[job.queue])
+        queue = self._queues[job.queue]
+        self._leave(job, queue)
         self._jobs.remove(job.id)
         self._job_locks.pop(job.id, None)
+        if self._watched:
+            self._tell(job.id)
+            self._watched.pop(job.id, None)
+        if job.state is PROCESSING:
+            self._give_turns(queue, 1)
 
     def _note(self, job: Job) -> None:
         heappush(self._calendar, (job.run_ts or 0.0, next(_tie), job))
@@ -169,6 +140,10 @@ class Places(MemoryRecords):
             job = heappop(calendar)[2]
             if self._jobs.get(job.id) is job:
                 yield job
+
+    def _forget(self, now: float) -> None:
+        super()._forget(now)
+        self._uniques.forget(now)
 
     # -- under the lock: finished jobs go when their time is up, or when they are too many
 
@@ -216,28 +191,6 @@ class Places(MemoryRecords):
                 kept = [job for job in shelf if jobs.get(job.id) is job]
                 shelf.clear()
                 shelf.extend(kept)
-
-
-def take(queues: list[Queue], limit: int) -> list[Job]:
-    """Take jobs in order over all the queues."""
-    if len(queues) == 1:
-        return queues[0].take(limit)
-    heads = [(*claim_order(head), queue) for queue in queues if (head := queue.head())]
-    heapify(heads)
-    taken: list[Job] = []
-    while heads and len(taken) < limit:
-        queue = heads[0][2]
-        taken += queue.take(1)
-        if head := queue.head():
-            heapreplace(heads, (*claim_order(head), queue))
-        else:
-            heappop(heads)
-    return taken
-
-
-def claim_order(job: Job) -> tuple[int, str]:
-    """Sort as `claim` hands out."""
-    return -job.priority, job.id
 
 
 def by_id(job: Job) -> str:

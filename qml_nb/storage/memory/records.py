@@ -1,4 +1,4 @@
-"""What the memory storage keeps besides jobs: locks, schedules, servers, paused queues and subscriptions."""
+"""What the memory storage keeps besides jobs and queues: locks, schedules, servers, watches and subscriptions."""
 
 from __future__ import annotations
 
@@ -7,64 +7,27 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qml_nb.errors import JobNotFound
-from qml_nb.job import ENQUEUED, PROCESSING
+from qml_nb.storage.backend import DEAD_SERVER, WATCHED
 from qml_nb.storage.inbox import Inbox
-from qml_nb.storage.memory.index import JobIndex
-from qml_nb.storage.memory.lanes import Queue
-from qml_nb.storage.memory.waiters import Waiters
 
 if TYPE_CHECKING:
     from threading import Lock
 
-    from qml_nb.job import Job
     from qml_nb.storage.backend import Recurring, ServerInfo
 
 
 class MemoryRecords:
-    """The verbs of `Backend` that are about records other than jobs."""
+    """The verbs of `Backend` that are about neither jobs nor queues."""
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock
-        self._jobs = JobIndex()
-        self._running: dict[str, Job] = {}
-        self._queues: dict[str, Queue] = {}
-        self._waiters = Waiters()
-        self._job_locks: dict[str, tuple[str, float]] = {}  # id → (owner, until)
-        self._locks: dict[str, tuple[str, float]] = {}
+        self._locks: dict[str, tuple[str, float]] = {}  # name → (owner, until)
         self._recurring: dict[str, Recurring] = {}
         self._servers: dict[str, ServerInfo] = {}
         self._inboxes: dict[str, list[Inbox]] = {}
-
-    def _get(self, job_id: str) -> Job | None:
-        """Look a job up as it stands now."""
-        return self._running.get(job_id) or self._jobs.get(job_id)
+        self._watched: dict[str, float] = {}  # id → until
 
     # -- locks
-
-    async def lock_job(self, job_id: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
-        """See `Backend.lock_job`."""
-        now = time() if now is None else now
-        with self._lock:
-            job = self._get(job_id)
-            if job is None:
-                raise JobNotFound(job_id)
-            leased = job.state is PROCESSING and job.worker_id != owner
-            if leased or self._is_locked(job_id, None, now):
-                return False
-            self._job_locks[job_id] = (owner, now + ttl)
-            return True
-
-    async def unlock_job(self, job_id: str, owner: str) -> bool:
-        """See `Backend.unlock_job`."""
-        with self._lock:
-            if self._job_locks.get(job_id, (None,))[0] != owner:
-                return False
-            del self._job_locks[job_id]
-            job = self._get(job_id)
-            if job is not None and job.state is ENQUEUED:
-                self._waiters.wake(job.queue, 1)
-            return True
 
     async def lock(self, name: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
         """See `Backend.lock`."""
@@ -84,15 +47,6 @@ class MemoryRecords:
             del self._locks[name]
             return True
 
-    def _is_locked(self, job_id: str, by_others_than: str | None, now: float) -> bool:
-        owner, until = self._job_locks.get(job_id, (by_others_than, now))
-        return until > now and owner != by_others_than
-
-    def _drop_stale_locks(self, now: float) -> None:
-        for locks in (self._job_locks, self._locks):
-            for name in [name for name, (_, until) in locks.items() if until <= now]:
-                del locks[name]
-
     # -- recurring schedules
 
     async def put_recurring(self, schedule: Recurring) -> None:
@@ -109,6 +63,17 @@ class MemoryRecords:
         """See `Backend.list_recurring`."""
         with self._lock:
             return [self._recurring[schedule_id] for schedule_id in sorted(self._recurring)]
+
+    async def due_recurring(self, limit: int, *, now: float | None = None) -> tuple[float, list[Recurring]]:
+        """See `Backend.due_recurring`."""
+        now = time() if now is None else now
+        with self._lock:
+            due = [
+                (schedule.next_ts, schedule.id)
+                for schedule in self._recurring.values()
+                if schedule.enabled and schedule.next_ts is not None and schedule.next_ts <= now
+            ]
+            return now, [self._recurring[schedule_id] for _, schedule_id in sorted(due)[:limit]]
 
     # -- servers
 
@@ -137,31 +102,24 @@ class MemoryRecords:
         with self._lock:
             return [self._servers[server_id] for server_id in sorted(self._servers)]
 
-    # -- paused queues
+    # -- what has run out
 
-    async def pause(self, queue: str) -> bool:
-        """See `Backend.pause`."""
-        with self._lock:
-            found = self._queues.setdefault(queue, Queue(queue, self._jobs))
-            was, found.paused = found.paused, True
-            return not was
-
-    async def resume(self, queue: str) -> bool:
-        """See `Backend.resume`."""
-        with self._lock:
-            found = self._queues.get(queue)
-            if found is None or not found.paused:
-                return False
-            found.paused = False
-            self._waiters.wake(queue, found.waiting)
-            return True
-
-    async def paused(self) -> list[str]:
-        """See `Backend.paused`."""
-        with self._lock:
-            return sorted(queue.name for queue in self._queues.values() if queue.paused)
+    def _forget(self, now: float) -> None:
+        for name in [name for name, (_, until) in self._locks.items() if until <= now]:
+            del self._locks[name]
+        for job_id in [job_id for job_id, until in self._watched.items() if until <= now]:
+            del self._watched[job_id]
+        dead = now - DEAD_SERVER
+        for server_id in [name for name, server in self._servers.items() if server.heartbeat_ts <= dead]:
+            del self._servers[server_id]
 
     # -- messages
+
+    def _tell(self, job_id: str) -> None:
+        """Tell who watches a job that something became of it."""
+        if self._watched.get(job_id, 0.0) > time():
+            for inbox in self._inboxes.get(WATCHED, ()):
+                inbox.put(job_id.encode())
 
     async def publish(self, channel: str, message: bytes) -> None:
         """See `Backend.publish`."""
