@@ -263,7 +263,7 @@ async def test_a_window_of_a_scheduled_job_lasts_from_when_it_was_stored_too(sto
     assert await store(storage, keyed(), 10)
 
 
-@pytest.mark.parametrize("way", ENDS.keys() - {"delete"})
+@pytest.mark.parametrize("way", [way for way in ENDS if way != "delete"])
 async def test_a_window_lasts_beyond_the_end_of_the_job(storage: Storage, way: str) -> None:
     await store(storage, first := keyed(unique_for=1_000.0), 0)
 
