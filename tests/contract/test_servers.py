@@ -58,3 +58,28 @@ async def test_a_deregistered_server_is_gone(storage: Storage) -> None:
     assert await storage.heartbeat(MAILER.server_id) is False
 
     assert await storage.list_servers() == []
+
+
+async def test_a_server_unheard_of_for_five_minutes_is_forgotten(storage: Storage) -> None:
+    await storage.register_server(MAILER, now=NOW)
+    await storage.register_server(OTHER, now=NOW)
+    await storage.heartbeat(MAILER.server_id, now=at(5))
+
+    await storage.sweep(now=at(299.75))
+    assert len(await storage.list_servers()) == 2
+    await storage.sweep(now=at(300))
+    assert await storage.list_servers() == [seen(MAILER, 0, 5)]
+    await storage.sweep(now=at(1_000))
+
+    assert await storage.list_servers() == []
+    assert await storage.heartbeat(MAILER.server_id, now=at(1_000)) is False
+    assert await storage.deregister(MAILER.server_id) is False
+
+
+async def test_a_forgotten_server_may_register_again(storage: Storage) -> None:
+    await storage.register_server(MAILER, now=NOW)
+    await storage.sweep(now=at(300))
+
+    await storage.register_server(MAILER, now=at(301))
+
+    assert await storage.list_servers() == [seen(MAILER, 301, 301)]
