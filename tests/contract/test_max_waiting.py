@@ -379,6 +379,17 @@ async def test_a_queue_that_holds_too_many_comes_back_to_its_bound(storage: Stor
     assert await waiting_ids(storage) == ids([jobs[4], new])
 
 
+async def test_what_brings_no_new_job_that_waits_drops_none(storage: Storage) -> None:
+    jobs = await put(storage, 3)
+    await bounded(storage, 1, "drop_oldest")
+
+    assert await storage.enqueue(jobs[2]) is False
+    assert await storage.enqueue_many(jobs) == 0
+    assert await storage.schedule(Job("later"), delay=60) is True
+
+    assert await waiting_ids(storage) == ids(jobs)
+
+
 async def test_a_dropped_job_runs_no_more_and_can_not_be_requeued(storage: Storage) -> None:
     await bounded(storage, 1, "drop_oldest")
     [old] = await put(storage)
