@@ -108,6 +108,18 @@ async def test_who_waits_for_a_result_is_let_go(storage: Storage) -> None:
         await asyncio.wait_for(waiting, 3)
 
 
+async def test_who_waits_for_room_in_a_queue_is_let_go(storage: Storage) -> None:
+    await storage.configure_queue("default", max_waiting=1, when_full="block")
+    await put(storage)
+    calls = [storage.enqueue(Job("work")), storage.enqueue_many([Job("work")])]
+    waiting = asyncio.gather(*calls, return_exceptions=True)
+    await asyncio.sleep(0.02)
+
+    await storage.close()
+
+    assert [type(answer) for answer in await asyncio.wait_for(waiting, 3)] == [StorageClosed] * 2
+
+
 async def test_closing_twice_does_nothing(storage: Storage) -> None:
     await storage.close()
     await storage.close()

@@ -11,7 +11,7 @@ from qml_nb.storage.storage import Storage
 from tests.servers.asking import ask
 from tests.verbs import SCHEDULE, SERVER, exercise, traces
 
-NOTHING: tuple[object, ...] = ([], {}, [], [], [], [])
+NOTHING: tuple[object, ...] = ([], {}, [], [], [], [], {}, None)
 APART: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"key_prefix": "one"}, {"key_prefix": "other"}),
     ({"key_prefix": "one"}, {"key_prefix": "one:"}),
