@@ -101,6 +101,13 @@ async def test_room_for_all_lets_all_in(storage: Storage, when_full: str) -> Non
     assert await waiting_ids(storage) == ids([*jobs, job])
 
 
+async def test_a_job_named_twice_takes_one_place(storage: Storage) -> None:
+    await bounded(storage, 1)
+    job = Job("work")
+
+    assert await storage.enqueue_many([job, job]) == 1
+
+
 async def test_only_what_waits_takes_room(storage: Storage) -> None:
     await bounded(storage, 1)
     for state in JobState:
@@ -115,10 +122,11 @@ async def test_a_scheduled_job_comes_in_at_once_and_takes_room_when_it_is_due(st
     await put(storage)
 
     assert await storage.schedule(Job("later"), at=at(60)) is True
-    assert (await storage.sweep(now=at(60))).promoted == 1
+    assert await storage.schedule(Job("later"), at=at(60), now=NOW) is True
+    assert (await storage.sweep(now=at(60))).promoted == 2
 
-    assert (await storage.get_job_counts())[JobState.ENQUEUED] == 2
-    await claim(storage)
+    assert (await storage.get_job_counts())[JobState.ENQUEUED] == 3
+    await storage.fetch_available_jobs_atomic("worker", 2, now=NOW)
     with pytest.raises(QueueFull):
         await storage.enqueue(Job("work"))
 
