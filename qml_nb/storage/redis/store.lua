@@ -89,7 +89,6 @@ local function gather(at, step, now, again, room)
     local place = at + step * (i - 1)
     local body, run, key = ARGV[place + 1], step > 2 and ARGV[place + 2] or '', step > 3 and ARGV[place + 3] or ''
     local priority, _, queue = struct.unpack(BODY, body)
-    if bounded then bound_of(queue) end
     if there[i] or seen[id] then
       -- Sent again after a lost answer: it is this very job that lies there.
       answers[i] = again and there[i] == body and '1' or '0'
