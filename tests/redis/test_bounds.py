@@ -216,6 +216,14 @@ async def test_many_jobs_one_by_one_leave_out_what_finds_no_room(storage: Storag
     assert answers[::2] == [True] * 600 + [None] * (MANY // 2 - 600)
 
 
+async def test_more_jobs_than_a_command_takes_come_in_at_once(storage: Storage) -> None:
+    await storage.configure_queue("default", max_waiting=10_000)
+
+    assert len(await put(storage, 10_000)) == (await storage.get_job_counts())[JobState.ENQUEUED]
+    with pytest.raises(QueueFull):
+        await put(storage)
+
+
 async def test_many_jobs_drop_down_to_the_bound(storage: Storage) -> None:
     await storage.configure_queue("default", max_waiting=10, when_full="drop_oldest")
 

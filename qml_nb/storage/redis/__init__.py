@@ -286,6 +286,8 @@ class _Bounded(Exception):
 
 def _as_pushed(jobs: Sequence[Job]) -> list[Argument]:
     """Return what the script takes as its jobs, and how it finds them."""
+    if len(jobs) > _PUSHED:  # more than a command of a script takes
+        return [b"", *_one_by_one(jobs)]
     first = jobs[0]
     queue, priority = first.queue, first.priority
     arguments: list[Argument] = [queue, -priority]

@@ -3,5 +3,5 @@
 local now = exactly(clock(ARGV[1]))
 call('HSET', T .. 'servers', ARGV[2], ARGV[3])
 call('HSET', T .. 'servers:started', ARGV[2], now)
-call('ZADD', T .. 'servers:beat', now, ARGV[2])
+call('ZADD', T .. 'servers:heard', now, ARGV[2])
 return 1

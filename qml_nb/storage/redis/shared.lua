@@ -17,7 +17,7 @@
 --   parked          HASH  waiter → the queues that it waits for, joined by NUL; parked:until  ZSET  waiter → until
 --   waiting, waiting:QUEUE       ZSET  waiter → until: those that wait for all queues, and for that one
 --   wake:WAITER     LIST  one element, for BLPOP: the queue that has work, '' if the waiter is to look for itself
---   servers, servers:started     HASH  id → what Python packed, and when it started; servers:beat  ZSET  id → heartbeat
+--   servers, servers:started     HASH  id → what Python packed, and when it started; servers:heard ZSET id → heartbeat
 --   recurring       HASH  id → what Python packed; recurring:due  ZSET  id → next_ts of the enabled ones
 --   claims          the number of the newest claim
 --

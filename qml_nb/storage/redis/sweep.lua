@@ -30,9 +30,9 @@ bound_finished(ARGV[4])
 for _, locks in ipairs({T .. 'job_locks', T .. 'locks'}) do
   for _, name in ipairs(call('ZRANGEBYSCORE', locks .. ':until', '-inf', exactly(now))) do forget_lock(locks, name) end
 end
-for _, server in ipairs(first(T .. 'servers:beat', now - tonumber(ARGV[7]))) do
+for _, server in ipairs(first(T .. 'servers:heard', now - tonumber(ARGV[7]))) do
   for _, name in ipairs({'servers', 'servers:started'}) do call('HDEL', T .. name, server) end
-  call('ZREM', T .. 'servers:beat', server)
+  call('ZREM', T .. 'servers:heard', server)
 end
 
 local pruned = 0

@@ -2,14 +2,15 @@
 -- or, as text, the seconds until the next turn of a queue whose jobs wait for its rate alone.
 -- 1: waiter; 2: seconds; 3: 1 if it is parked and looks again, by itself: it is woken then, and not parked anew if it was
 -- woken meanwhile; then queues
-local now, waiter, looks_again, queues = clock(''), ARGV[1], ARGV[3] == '1', open_queues(4)
-local till = exactly(now + tonumber(ARGV[2]))
-if not unpark(waiter) and looks_again then return 0 end
+local now, waiter, seconds, looks_again, queues = clock(''), ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', open_queues(4)
+local is_over, till = seconds < 0.001, exactly(now + seconds)
+if looks_again and (is_over or not unpark(waiter)) then return 0 end
+if not looks_again then unpark(waiter) end
 if #choose(queues, 1, nil, now, turns_left(queues, now)) > 0 then
   if looks_again then ring(waiter, '1') end
   return 1
 end
-if tonumber(ARGV[2]) < 0.001 then return 0 end
+if is_over then return 0 end
 for i = 4, #ARGV do call('ZADD', T .. 'waiting:' .. ARGV[i], till, waiter) end
 if #ARGV == 3 then call('ZADD', T .. 'waiting', till, waiter) end
 call('HSET', PARKED, waiter, table.concat({unpack(ARGV, 4)}, '\0'))
