@@ -94,9 +94,9 @@ def check_seconds(field: str, value: object, *, above: bool = True, error: type[
 
 
 def check_rate(field: str, value: object) -> float:
-    """Return the number if it is finite and above 0."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < inf:
-        raise InvalidValue(field, "to be a finite number above 0", value)
+    """Return the number if it is neither 0 nor so far from 1 that sums of its inverse would be lost or endless."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1e-9 <= value <= 1e9:
+        raise InvalidValue(field, "to be a number from 1e-9 to 1e9", value)
     return float(value)
 
 

@@ -6,12 +6,13 @@ import traceback
 import pytest
 
 from qml_nb.errors import StorageUnavailable
-from qml_nb.job import Job
+from qml_nb.job import Job, Report
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
 from tests.contract.states import claim, one_in_each, put
 
 SCHEDULE = Recurring("nightly", "0 3 * * *", "report")
+FIRED = Recurring("hourly", "0 * * * *", "report", next_ts=0.0)
 SERVER = ServerInfo("server-1", "server", 1)
 
 
@@ -19,6 +20,7 @@ async def exercise(storage: Storage) -> None:
     """Call every method, and leave a record of every kind behind: jobs in each state, locks, waiters and so on."""
     await move_jobs(storage)
     await keep_records(storage)
+    await bound_and_watch(storage)
     await look_at_all(storage)
     waiting = asyncio.create_task(storage.wait(["nobody's"], 30))
     listening = await storage.subscribe("telemetry")
@@ -58,6 +60,25 @@ async def keep_records(storage: Storage) -> None:
     await storage.migrate()
 
 
+async def bound_and_watch(storage: Storage) -> None:
+    await storage.configure_queue("bounded", concurrency=2, rate=1000, burst=2, max_waiting=2, when_full="drop_oldest")
+    unique = [Job("work", queue="bounded", unique_key=f"key {number}", unique_for=60) for number in range(3)]
+    await storage.enqueue_many(unique)
+    waiting = asyncio.create_task(storage.result(unique[1].id))
+    following = storage.follow(unique[2].id)
+    await anext(following)
+    first, second = await storage.fetch_available_jobs_atomic("worker", 2, ["bounded"], in_turn=True)
+    await storage.backend.report([Report(second.id, second.claim_id, b"0.5")])
+    assert (await anext(following)).progress == 0.5
+    await following.aclose()
+    await storage.complete(first, 42)
+    assert await waiting == 42
+    await storage.fail(second, "it broke")
+    await storage.requeue_all(queue="bounded")
+    await storage.backend.swap_recurring(None, FIRED, [Job("work", queue="bounded")])
+    await storage.backend.due_recurring(1)
+
+
 async def look_at_all(storage: Storage) -> None:
     [job] = await storage.list(limit=1)
     await storage.get(job.id)
@@ -66,13 +87,17 @@ async def look_at_all(storage: Storage) -> None:
     await storage.list_recurring()
     await storage.list_servers()
     await storage.list_paused_queues()
+    await storage.get_unique("key 0")
+    await storage.get_queue_config("bounded")
+    await storage.list_queue_configs()
 
 
 async def traces(storage: Storage) -> tuple[object, ...]:
-    """What one sees of a storage, all of it empty or 0 if it was never used."""
+    """What one sees of a storage, all of it empty, None or 0 if it was never used."""
     kept = (await storage.list(), await storage.get_queue_counts(), await storage.get_available_jobs())
     records = (await storage.list_recurring(), await storage.list_servers(), await storage.list_paused_queues())
-    return (*kept, *records)
+    bounds = (await storage.list_queue_configs(), await storage.get_unique("key 0"))
+    return (*kept, *records, *bounds)
 
 
 async def work_once(storage: Storage) -> None:

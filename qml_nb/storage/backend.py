@@ -120,9 +120,10 @@ class Backend(Protocol):
         """Store new jobs, enqueued or scheduled; all are stored when it returns.
 
         False: its id is there, or its unique key is taken, by another one (of the same call, too): nothing was touched.
-        With `each`, None: its queue is full, and it was not stored; the others were. Where a queue drops its oldest, as many
-        as are too many are moved to deleted with the error `DROPPED`: of the lowest priority, by id, those just stored
-        included. The bound of the storage is looked at before those of queues, for all jobs that are new.
+        With `each`, None: its queue is full, and it was not stored; the others were. Where a queue drops its oldest, and
+        new ones wait in it, as many as are too many are moved to deleted with the error `DROPPED`: of the lowest
+        priority, by id, those just stored included. The bound of the storage is looked at before those of queues, for
+        all jobs that are new.
 
         A key is taken by the job that was stored with it: while that is unfinished, or, with `unique_for`, for so many
         seconds from then, also when it is finished or pruned; in both cases no longer once it is erased.

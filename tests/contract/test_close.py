@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from qml_nb.errors import StorageClosed
+from qml_nb.errors import StorageClosed, StorageUnavailable
 from qml_nb.job import Job, JobState, Outcome
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
@@ -109,6 +109,20 @@ async def test_who_waits_for_a_result_is_let_go(storage: Storage) -> None:
 
     with pytest.raises(StorageClosed):
         await asyncio.wait_for(waiting, 3)
+
+
+async def test_who_waits_for_room_in_a_queue_is_let_go(storage: Storage) -> None:
+    await storage.configure_queue("default", max_waiting=1, when_full="block")
+    await put(storage)
+    calls = [storage.enqueue(Job("work")), storage.enqueue_many([Job("work")])]
+    waiting = asyncio.gather(*calls, return_exceptions=True)
+    await asyncio.sleep(0.02)
+
+    await storage.close()
+
+    # One whose call was under way can't know whether it was served.
+    for answer in await asyncio.wait_for(waiting, 3):
+        assert isinstance(answer, (StorageClosed, StorageUnavailable))
 
 
 async def test_closing_twice_does_nothing(storage: Storage) -> None:

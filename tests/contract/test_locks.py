@@ -10,7 +10,7 @@ from qml_nb.job import Job, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import bring_to, claim, claim_ids, ids, put
-from tests.contract.test_claim_races import in_threads
+from tests.contract.threads import in_threads
 
 HOUR = 3600
 
@@ -32,7 +32,7 @@ async def test_of_several_threads_one_gets_the_lock(storage: Storage, connect: A
     async def acquire(storage: Storage, number: int) -> list[bool]:
         return [await storage.try_acquire_job_lock(job.id, f"w{number}") for job in jobs]
 
-    won = await asyncio.to_thread(in_threads, connect, acquire)
+    won = await in_threads(connect, acquire)
 
     assert [sum(answers) for answers in zip(*won, strict=True)] == [1] * 100
 

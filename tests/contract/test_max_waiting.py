@@ -1,4 +1,4 @@
-"""No more jobs wait in a queue than its bound says: the next one is refused, waits outside, or drops the oldest."""
+"""No more jobs wait in a queue than its bound says: the next one is refused, or waits outside."""
 
 import asyncio
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import CapacityExceeded, QueueFull
-from qml_nb.job import DROPPED, Job, JobState
+from qml_nb.job import Job, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.conftest import Connect
@@ -101,6 +101,13 @@ async def test_room_for_all_lets_all_in(storage: Storage, when_full: str) -> Non
     assert await waiting_ids(storage) == ids([*jobs, job])
 
 
+async def test_a_job_named_twice_takes_one_place(storage: Storage) -> None:
+    await bounded(storage, 1)
+    job = Job("work")
+
+    assert await storage.enqueue_many([job, job]) == 1
+
+
 async def test_only_what_waits_takes_room(storage: Storage) -> None:
     await bounded(storage, 1)
     for state in JobState:
@@ -115,10 +122,11 @@ async def test_a_scheduled_job_comes_in_at_once_and_takes_room_when_it_is_due(st
     await put(storage)
 
     assert await storage.schedule(Job("later"), at=at(60)) is True
-    assert (await storage.sweep(now=at(60))).promoted == 1
+    assert await storage.schedule(Job("later"), at=at(60), now=NOW) is True
+    assert (await storage.sweep(now=at(60))).promoted == 2
 
-    assert (await storage.get_job_counts())[JobState.ENQUEUED] == 2
-    await claim(storage)
+    assert (await storage.get_job_counts())[JobState.ENQUEUED] == 3
+    await storage.fetch_available_jobs_atomic("worker", 2, now=NOW)
     with pytest.raises(QueueFull):
         await storage.enqueue(Job("work"))
 
@@ -298,103 +306,3 @@ async def test_who_waits_for_room_goes_by_a_new_configuration(
     else:
         with pytest.raises(QueueFull):
             await asyncio.wait_for(task, 10)
-
-
-# -- drops the oldest
-
-
-async def test_the_oldest_makes_room_and_is_kept_as_deleted(storage: Storage) -> None:
-    await bounded(storage, 2, "drop_oldest")
-    first, second = await put(storage, 2)
-
-    assert await storage.enqueue(third := Job("work")) is True
-
-    assert await waiting_ids(storage) == ids([second, third])
-    dropped = await storage.get(first.id)
-    assert dropped is not None
-    assert (dropped.state, dropped.error, dropped.attempt) == (JobState.DELETED, DROPPED, 0)
-    assert dropped.finished_at is not None
-    assert dropped.expires_at is not None
-    assert (await storage.get_job_counts())[JobState.DELETED] == 1
-
-
-async def test_of_the_lowest_priority_the_oldest_goes_though_it_be_the_new_one(storage: Storage) -> None:
-    await bounded(storage, 3, "drop_oldest")
-    high = await put(storage, 2, priority=5)
-    [low] = await put(storage, priority=1)
-
-    assert await storage.enqueue(middle := Job("work", priority=3)) is True
-    assert await waiting_ids(storage) == ids([*high, middle])
-    assert await storage.enqueue(lowest := Job("work", priority=0)) is True
-
-    assert await waiting_ids(storage) == ids([*high, middle])
-    assert [job.error for job in await storage.list("deleted")] == [DROPPED] * 2
-    assert ids(await storage.list("deleted")) == [lowest.id, low.id]
-
-
-async def test_of_a_batch_beyond_the_bound_the_newest_stay(storage: Storage) -> None:
-    await bounded(storage, 3, "drop_oldest")
-    await put(storage, 2)
-    jobs = [Job("work") for _ in range(5)]
-
-    assert await storage.enqueue_many(jobs, now=NOW) == 5
-
-    assert await waiting_ids(storage) == ids(jobs[2:])
-    dropped = await storage.list("deleted")
-    assert len(dropped) == 4
-    assert {(job.error, job.finished_at) for job in dropped} == {(DROPPED, NOW)}
-
-
-async def test_many_callers_at_once_are_all_served_and_the_bound_holds(storage: Storage) -> None:
-    await bounded(storage, 3, "drop_oldest")
-
-    answers = await asyncio.gather(*(storage.enqueue(Job("work")) for _ in range(50)))
-
-    assert answers == [True] * 50
-    counts = await storage.get_job_counts()
-    assert (counts[JobState.ENQUEUED], counts[JobState.DELETED]) == (3, 47)
-
-
-async def test_a_retried_job_is_as_old_as_it_is(storage: Storage) -> None:
-    await bounded(storage, 2, "drop_oldest")
-    [old] = await put(storage)
-    await storage.retry(await claim(storage), 0, "it broke", now=NOW)
-    [young] = await put(storage)
-    await storage.sweep(now=NOW)
-
-    await storage.enqueue(new := Job("work"))
-
-    assert await waiting_ids(storage) == ids([young, new])
-    dropped = await storage.get(old.id)
-    assert dropped is not None
-    assert (dropped.state, dropped.error, dropped.attempt) == (JobState.DELETED, DROPPED, 1)
-
-
-async def test_a_queue_that_holds_too_many_comes_back_to_its_bound(storage: Storage) -> None:
-    jobs = await put(storage, 5)
-    await bounded(storage, 2, "drop_oldest")
-
-    await storage.enqueue(new := Job("work"))
-
-    assert await waiting_ids(storage) == ids([jobs[4], new])
-
-
-async def test_a_dropped_job_runs_no_more_and_can_not_be_requeued(storage: Storage) -> None:
-    await bounded(storage, 1, "drop_oldest")
-    [old] = await put(storage)
-    [new] = await put(storage)
-
-    assert await storage.requeue(old.id) is False
-    assert await claim_ids(storage) == [new.id]
-    assert await claim_ids(storage) == []
-
-
-async def test_what_runs_and_what_is_scheduled_is_never_dropped(storage: Storage) -> None:
-    await bounded(storage, 1, "drop_oldest")
-    await bring_to(storage, JobState.SCHEDULED)
-    await bring_to(storage, JobState.PROCESSING)
-
-    await put(storage, 3)
-
-    counts = await storage.get_job_counts()
-    assert (counts[JobState.SCHEDULED], counts[JobState.PROCESSING], counts[JobState.DELETED]) == (1, 1, 2)

@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
+from qml_nb.config import QueueConfig
+from qml_nb.errors import QueueFull
 from qml_nb.job import TRANSITIONS, Job, JobState
 from tests.clock import at
 from tests.contract.model import AWAITING_RETRY, DELETED, ENQUEUED, FAILED, SCHEDULED, SUCCEEDED, TTL, Model
@@ -17,6 +19,13 @@ queues = st.sampled_from("abc")
 priorities = st.integers(-1, 1)
 workers = st.sampled_from(["one", "two"])
 leases = st.sampled_from([5, 20])
+keys = st.sampled_from([None, None, "x", "y"])
+limits = st.builds(
+    QueueConfig,
+    concurrency=st.sampled_from([None, 1, 2]),
+    max_waiting=st.sampled_from([None, 1, 3]),
+    when_full=st.sampled_from(["reject", "drop_oldest"]),
+)
 UNFINISHED = {state for state, to in TRANSITIONS.items() if DELETED in to} - {SUCCEEDED, FAILED}
 
 
@@ -45,27 +54,53 @@ class Histories(RuleBasedStateMachine):
     def now(self) -> Any:
         return at(self.model.now)
 
-    @rule(target=jobs, queue=queues, priority=priorities, max_retries=st.integers(0, 4))
-    def enqueue(self, queue: str, priority: int, max_retries: int) -> Job:
-        job = Job("work", queue=queue, priority=priority, max_retries=max_retries)
-        assert self.run(self.storage.enqueue(job)) is self.model.put(job, ENQUEUED) is True
+    @rule(
+        target=jobs,
+        queue=queues,
+        priority=priorities,
+        max_retries=st.integers(0, 4),
+        key=keys,
+        window=st.sampled_from([None, 10.0]),
+    )
+    def enqueue(self, queue: str, priority: int, max_retries: int, key: str | None, window: float | None) -> Job:
+        window = window if key else None
+        job = Job("work", queue=queue, priority=priority, max_retries=max_retries, unique_key=key, unique_for=window)
+        assert self.push(job) is self.model.put(job, ENQUEUED)
         return job
 
-    @rule(target=jobs, queue=queues, priority=priorities, delay=st.integers(0, 30))
-    def schedule(self, queue: str, priority: int, delay: int) -> Job:
-        job = Job("work", queue=queue, priority=priority)
+    def push(self, job: Job) -> bool | None:
+        """Enqueue a job; None: its queue is full. Alone, where it does not depend on the clock."""
+        if not (job.unique_key or job.queue in self.model.limits):
+            return self.run(self.storage.enqueue(job))
+        try:
+            return self.run(self.storage.enqueue_many([job], now=self.now)) == 1
+        except QueueFull:
+            return None
+
+    @rule(target=jobs, queue=queues, priority=priorities, delay=st.integers(0, 30), key=keys)
+    def schedule(self, queue: str, priority: int, delay: int, key: str | None) -> Job:
+        job = Job("work", queue=queue, priority=priority, unique_key=key)
         stored = self.run(self.storage.schedule(job, delay=delay, now=self.now))
-        assert stored is self.model.put(job, SCHEDULED, self.model.now + delay) is True
+        assert stored is self.model.put(job, SCHEDULED, self.model.now + delay)
         return job
 
     @rule(job=jobs)
     def resend(self, job: Job) -> None:
-        assert self.run(self.storage.enqueue(job)) is self.model.put(job, ENQUEUED)
+        assert self.push(job) is self.model.put(job, ENQUEUED)
 
-    @rule(target=claims, worker=workers, limit=st.integers(1, 4), names=st.lists(queues, max_size=2), lease=leases)
-    def claim(self, worker: str, limit: int, names: list[str], lease: int) -> Any:
-        claimed = self.run(self.storage.fetch_available_jobs_atomic(worker, limit, names, lease=lease, now=self.now))
-        assert ids(claimed) == self.model.claim(worker, limit, names, lease)
+    @rule(
+        target=claims,
+        worker=workers,
+        limit=st.integers(1, 4),
+        names=st.lists(queues, max_size=2),
+        lease=leases,
+        in_turn=st.booleans(),
+    )
+    def claim(self, worker: str, limit: int, names: list[str], lease: int, in_turn: bool) -> Any:
+        claimed = self.run(
+            self.storage.fetch_available_jobs_atomic(worker, limit, names, lease=lease, in_turn=in_turn, now=self.now)
+        )
+        assert ids(claimed) == self.model.claim(worker, limit, names, lease, in_turn)
         assert self.model.note(claimed)
         return multiple(*claimed)
 
@@ -107,7 +142,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(job=jobs)
     def delete(self, job: Job) -> None:
-        assert self.run(self.storage.delete(job.id)) is (self.model.jobs.pop(job.id, None) is not None)
+        assert self.run(self.storage.delete(job.id)) is self.model.erase(job.id)
 
     @rule(job=jobs, queue=queues, priority=priorities, state=st.sampled_from(JobState))
     def update(self, job: Job, queue: str, priority: int, state: JobState) -> None:
@@ -128,6 +163,11 @@ class Histories(RuleBasedStateMachine):
         assert self.run(self.storage.resume_queue(queue)) is (queue in self.model.paused)
         self.model.paused.discard(queue)
 
+    @rule(queue=queues, config=limits)
+    def configure(self, queue: str, config: QueueConfig) -> None:
+        self.run(self.storage.configure_queue(queue, config))
+        self.model.limits[queue] = config
+
     @invariant()
     def holds_what_the_model_holds(self) -> None:
         self.run(self.compare())
@@ -144,6 +184,10 @@ class Histories(RuleBasedStateMachine):
             (queue, state): many for queue, of in counts.items() for state, many in of.items() if many
         } == self.model.counts()
         assert ids(await self.storage.get_available_jobs(ALL)) == self.model.waiting()
+        for key in self.model.keys:
+            holder = await self.storage.get_unique(key, now=self.now)
+            known = self.model.jobs.get(self.model.holder(key) or "")
+            assert (holder and holder.id) == (known and known.id)
 
 
 @pytest.mark.timeout(600)  # Hypothesis takes up to 300 s to shorten a history that does not agree

@@ -90,6 +90,24 @@ async def test_a_reader_may_leave_while_others_stay(storage: Storage) -> None:
     assert await read(staying, 1) == [b"two"]
 
 
+async def test_messages_may_be_told_instead_of_read_up_to_the_end(storage: Storage) -> None:
+    inbox = await storage.subscribe("news")
+    heard: list[bytes | None] = []
+    await storage.publish("news", b"one")
+    inbox.hear(heard.append)
+    await storage.publish("news", b"two")
+    async with asyncio.timeout(BOUND):
+        while len(heard) < 2:
+            await asyncio.sleep(0.001)
+
+    await storage.close()
+    async with asyncio.timeout(BOUND):
+        while len(heard) < 3:
+            await asyncio.sleep(0.001)
+
+    assert heard == [b"one", b"two", None]
+
+
 @pytest.mark.parametrize("channel", ["", " ", "a\0b", None])
 async def test_a_bad_channel_is_refused(storage: Storage, channel: Any) -> None:
     with pytest.raises(InvalidValue, match="expected channel to"):

@@ -362,6 +362,15 @@ async def test_a_job_with_a_window_comes_back_without_its_key(storage: Storage) 
     assert await holder(storage, now=12) == second.id
 
 
+async def test_a_job_whose_window_is_over_begins_no_new_one(storage: Storage) -> None:
+    await store(storage, job := keyed(unique_for=10.0), 0)
+    await fail(storage, job)
+
+    assert await storage.requeue(job.id, now=at(11)) is True
+
+    assert await holder(storage, now=11) is None
+
+
 async def test_a_job_that_finds_no_room_takes_no_key(connect: Connect) -> None:
     async with await connect(max_jobs=1) as storage:
         failed = await bring_to(storage, JobState.FAILED, unique_key="key")

@@ -6,6 +6,7 @@ import pytest
 
 from qml_nb.errors import InvalidJob, InvalidValue, JobNotFound
 from qml_nb.job import Job, JobState
+from qml_nb.retry import RetryPolicy
 from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim, claim_ids, one_in_each, put
 
@@ -19,9 +20,10 @@ CHANGES: dict[str, Any] = {
     "timeout": 2.5,
     "metadata": {"seen": True},
     "job_type": "kind",
+    "retry": RetryPolicy.linear(1, 2, retry_on=[OSError]),
 }
 HISTORY = ["id", "created_ts", "state", "attempt", "run_ts", "worker_id", "lease_ts", "started_ts", "finished_ts"]
-HISTORY += ["result_json", "error", "expires_ts", "claim_id"]
+HISTORY += ["result_json", "error", "expires_ts", "claim_id", "unique_key", "unique_for", "progress_json"]
 
 
 @pytest.mark.parametrize("state", JobState)

@@ -110,6 +110,18 @@ async def test_what_does_not_end_a_job_is_not_told(storage: Storage) -> None:
     assert await told(storage, inbox) == []
 
 
+async def test_what_is_changed_after_the_end_is_not_told(storage: Storage) -> None:
+    [job] = await put(storage)
+    await fail(storage, job)
+    inbox = await storage.subscribe(WATCHED)
+    await storage.backend.watch([job.id], 30.0)
+
+    await storage.update(job.replace(priority=5))
+    await storage.requeue(job.id)
+
+    assert await told(storage, inbox) == []
+
+
 async def test_a_refused_answer_is_not_told(storage: Storage) -> None:
     [job] = await put(storage)
     lost = await claimed(storage, job, ago=60)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from qml_nb.errors import CapacityExceeded
+from qml_nb.errors import CapacityExceeded, QueueFull
 from qml_nb.job import Job, JobState
 from qml_nb.servers import LocalServers
 from qml_nb.storage.storage import Storage
@@ -173,3 +173,79 @@ async def test_nothing_may_be_kept(connect: Any, url: str) -> None:
 
     assert await storage.complete(await claim(storage))
     assert await storage.get(job.id) is None
+
+
+# -- max_waiting, beyond what one call of a script carries
+
+MANY = 1_300
+
+
+async def several(storage: Storage) -> list[Job]:
+    """Jobs for a queue with a bound of a thousand, and for one without."""
+    await storage.configure_queue("bounded", max_waiting=1_000)
+    return [Job("work", queue=("bounded", "free")[number % 2]) for number in range(MANY)]
+
+
+async def test_many_jobs_come_in_where_all_fit(storage: Storage) -> None:
+    jobs = await several(storage)
+
+    assert await storage.enqueue_many(jobs) == MANY
+    assert await storage.enqueue_many(jobs) == 0
+
+    assert ids((await storage.list(limit=MANY))[::-1]) == ids(jobs)
+
+
+async def test_many_jobs_that_do_not_all_fit_are_refused_whole(storage: Storage) -> None:
+    jobs = await several(storage)
+    await put(storage, 400, queue="bounded")
+
+    with pytest.raises(QueueFull) as refusal:
+        await storage.enqueue_many(jobs)
+
+    assert (refusal.value.queue, refusal.value.max_waiting, refusal.value.offered) == ("bounded", 1_000, MANY // 2)
+    assert (await storage.get_job_counts())[JobState.ENQUEUED] == 400
+
+
+async def test_many_jobs_one_by_one_leave_out_what_finds_no_room(storage: Storage) -> None:
+    jobs = await several(storage)
+    await put(storage, 400, queue="bounded")
+
+    answers = await storage.backend.push(jobs, each=True)
+
+    assert answers[1::2] == [True] * (MANY // 2)
+    assert answers[::2] == [True] * 600 + [None] * (MANY // 2 - 600)
+
+
+async def test_more_jobs_than_a_command_takes_come_in_at_once(storage: Storage) -> None:
+    await storage.configure_queue("default", max_waiting=10_000)
+
+    assert len(await put(storage, 10_000)) == (await storage.get_job_counts())[JobState.ENQUEUED]
+    with pytest.raises(QueueFull):
+        await put(storage)
+
+
+async def test_many_jobs_drop_down_to_the_bound(storage: Storage) -> None:
+    await storage.configure_queue("default", max_waiting=10, when_full="drop_oldest")
+
+    jobs = await put(storage, MANY)
+
+    assert ids(await storage.get_available_jobs(MANY)) == ids(jobs[-10:])
+    assert (await storage.get_job_counts())[JobState.DELETED] == MANY - 10
+
+
+async def test_many_jobs_keep_to_the_bound_of_the_storage_too(connect: Any, url: str) -> None:
+    storage = await connect(url, max_jobs=MANY - 1)
+    jobs = await several(storage)
+
+    with pytest.raises(CapacityExceeded) as refusal:
+        await storage.enqueue_many(jobs)
+
+    assert refusal.type is CapacityExceeded
+    assert (refusal.value.stored, refusal.value.offered) == (0, MANY)
+    assert await storage.list() == []
+
+
+async def test_a_bound_of_a_queue_holds_up_no_other_one(storage: Storage) -> None:
+    await storage.configure_queue("bounded", max_waiting=1)
+
+    assert len(await put(storage, MANY)) == (await storage.get_job_counts())[JobState.ENQUEUED]

@@ -9,9 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qml_nb.config import FULL, QueueConfig
 from qml_nb.ids import new_id
 from qml_nb.job import Job, JobState
-from qml_nb.storage.redis.packing import NUMBER, STATES, claimed_job, id_of, pack_body, pack_id, unpack_id, unpack_job
+from qml_nb.retry import RetryPolicy
+from qml_nb.storage.redis.packing import (
+    NUMBER,
+    STATES,
+    claimed_job,
+    id_of,
+    pack_body,
+    pack_id,
+    pack_key,
+    pack_limits,
+    unpack_id,
+    unpack_job,
+    unpack_limits,
+    with_key,
+)
+from tests.clock import NOW
 
 INT32 = 2**31
 UINT32 = 2**32
@@ -29,8 +45,17 @@ json = st.recursive(
 )
 instants = st.floats(0, 1e11)
 uuids = st.uuids().map(str)
+seconds = st.floats(0.001, 1e6)
+policies = st.builds(
+    RetryPolicy.exponential,
+    seconds,
+    cap=seconds,
+    give_up_on=st.lists(names, max_size=2),
+    retry_on=st.lists(names, max_size=2),
+)
+keys = st.builds(lambda key, unique_for: {"unique_key": key, "unique_for": unique_for}, names, st.none() | seconds)
 jobs = st.builds(
-    Job,
+    lambda *arguments, key, **options: Job(*arguments, **key, **options),
     names,
     st.lists(json, max_size=4),
     st.dictionaries(texts, json, max_size=4),
@@ -40,6 +65,8 @@ jobs = st.builds(
     timeout=st.none() | st.floats(0.001, 1e6),
     metadata=st.dictionaries(texts, texts, max_size=4),
     job_type=st.none() | names,
+    key=st.just({}) | keys,
+    retry=st.none() | policies,
 )
 
 
@@ -67,6 +94,7 @@ def moved_jobs(draw: Any) -> Job:
         "result_json": draw(st.none() | json.map(msgspec.json.encode)),
         "error": draw(st.none() | texts),
         "claim_id": draw(st.integers(0, 2**53)),
+        "progress_json": draw(st.none() | json.map(msgspec.json.encode)),
     }
     moved |= {name: draw(st.none() | instants) for name in ("run_ts", "started_ts", "finished_ts", "expires_ts")}
     return msgspec.structs.replace(job, **moved)
@@ -86,7 +114,7 @@ def test_a_new_job_comes_back_in_every_field(job: Job) -> None:
 def test_a_moved_job_comes_back_in_every_field(job: Job, lease: float | None) -> None:
     packed_lease = b"" if lease is None else b"%.17g" % lease
 
-    again = unpack_job(id_of(job), pack_body(job), head_of(job), packed_lease)
+    again = unpack_job(id_of(job), pack_body(job), head_of(job), packed_lease, job.progress_json or b"")
 
     assert fields(again) == {**fields(job), "lease_ts": lease}
 
@@ -110,7 +138,7 @@ def test_every_field_of_a_job_is_kept() -> None:
     assert set_above == {
         *("method", "args_json", "kwargs_json", "queue", "priority", "max_retries", "timeout", "metadata_json"),
         *("job_type", "state", "attempt", "run_ts", "worker_id", "lease_ts", "started_ts", "finished_ts"),
-        *("result_json", "error", "expires_ts", "claim_id"),
+        *("result_json", "error", "expires_ts", "claim_id", "extras", "progress_json"),
     }
 
 
@@ -120,6 +148,40 @@ def test_the_longest_names_fit(job_type: str | None, length: int) -> None:
     job = Job("𝄞" * length, queue="ü" * length, job_type=job_type)
 
     assert fields(unpack_job(id_of(job), pack_body(job), b"")) == fields(job)
+
+
+def test_a_plain_job_takes_no_byte_for_what_it_has_not() -> None:
+    job = Job("send", [1, "two", 3.5], queue="mail", priority=-7, max_retries=2, created_at=NOW)
+
+    assert pack_body(job) == (
+        b"\xff\xff\xff\xf9\0\0\0\x02\0\x04mail\0\x04send"
+        b'\x96\xc4\r[1,"two",3.5]\xc4\x02{}\xc0\xc4\x02{}\xc0\xcbA\xdc6\xf6 \0\0\0'
+    )
+
+
+# -- unique keys
+
+
+@given(jobs)
+def test_a_key_is_packed_for_the_scripts_where_there_is_one(job: Job) -> None:
+    packed = pack_key(job)
+
+    assert bool(packed) == (job.unique_key is not None)
+    assert with_key(Job("work", retry=job.retry), packed).extras == job.extras
+
+
+# -- what queues may do
+
+bounds = st.none() | st.integers(1, INT32 - 1)
+
+
+@given(bounds, st.none() | st.floats(1e-6, 1e9), st.integers(1, 1_000_000), bounds, st.sampled_from(FULL))
+def test_what_a_queue_may_do_comes_back(
+    concurrency: int | None, rate: float | None, burst: int, most: int | None, when_full: str
+) -> None:
+    limits = QueueConfig(concurrency=concurrency, rate=rate, burst=burst, max_waiting=most, when_full=when_full)
+
+    assert unpack_limits(pack_limits(limits)) == limits
 
 
 # -- ids

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from redis.cluster import key_slot
 
+from qml_nb.job import Job
 from qml_nb.servers import LocalServers
+from qml_nb.storage.backend import WATCHED
 from qml_nb.storage.storage import Storage
 from tests.servers.asking import ask
 from tests.verbs import SCHEDULE, SERVER, exercise, traces
 
-NOTHING: tuple[object, ...] = ([], {}, [], [], [], [])
+NOTHING: tuple[object, ...] = ([], {}, [], [], [], [], {}, None)
 APART: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"key_prefix": "one"}, {"key_prefix": "other"}),
     ({"key_prefix": "one"}, {"key_prefix": "one:"}),
@@ -62,6 +64,22 @@ async def test_neither_hears_the_others_messages(two: tuple[Storage, Storage]) -
     await other.publish("telemetry", b"of the other")
 
     assert await asyncio.wait_for(anext(listening), 5) == b"of the other"
+
+
+async def test_neither_hears_what_becomes_of_the_others_jobs(two: tuple[Storage, Storage]) -> None:
+    job = Job("work")
+    heard = []
+    for storage in two:
+        await storage.enqueue(job)
+        heard.append(await storage.backend.subscribe(WATCHED))
+        await storage.backend.watch([job.id], 60)
+
+    for storage in two:
+        await storage.cancel(job.id)
+        await storage.backend.publish(WATCHED, b"no more")
+
+    for inbox in heard:
+        assert [await asyncio.wait_for(anext(inbox), 5) for _ in range(2)] == [job.id.encode(), b"no more"]
 
 
 async def test_neither_wakes_who_waits_at_the_other(two: tuple[Storage, Storage]) -> None:

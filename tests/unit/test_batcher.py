@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import StorageUnavailable
-from qml_nb.storage.batcher import Batcher
+from qml_nb.storage.batcher import Batcher, Later, alone
 
 
 class Verb:
@@ -299,3 +299,96 @@ async def test_after_a_flight_that_was_cancelled_before_its_first_step_calls_go_
         await lost
 
     assert await asyncio.wait_for(asyncio.gather(batch(2), batch(3)), 10) == [4, 9]
+
+
+# -- answers that are no values
+
+
+class Door:
+    """A verb that lets in what it is told to, tells others to come again, and refuses text by the item."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Any]] = []
+        self.open_to: set[int] = set()
+
+    async def __call__(self, items: Sequence[Any]) -> list[Any]:
+        self.calls.append(list(items))
+        await asyncio.sleep(0)
+        return [self.answer(item) for item in items]
+
+    def answer(self, item: Any) -> Any:
+        if isinstance(item, str):
+            return ValueError(f"no number: {item}")
+        return item * item if item in self.open_to else Later(0.001)
+
+
+async def test_an_error_as_an_answer_is_raised_for_its_caller_and_nothing_is_sent_again() -> None:
+    door = Door()
+    door.open_to = {1, 3}
+    batch = Batcher(door)
+
+    answers = await asyncio.gather(*map(batch, [1, "bad", 3]), return_exceptions=True)
+
+    assert (answers[0], answers[2]) == (1, 9)
+    assert str(answers[1]) == "no number: bad"
+    assert door.calls == [[1, "bad", 3]]
+
+
+async def test_who_has_to_come_again_does_and_holds_up_no_other() -> None:
+    door = Door()
+    door.open_to = {1}
+    batch = Batcher(door)
+    first, second = batch(1), batch(2)
+
+    assert await first == 1
+    assert await batch(1) == 1
+    assert not second.done()  # type: ignore[attr-defined]
+    door.open_to = {2}
+
+    assert await asyncio.wait_for(second, 10) == 4
+    assert [1, 2] in door.calls
+    assert door.calls[-1] == [2]
+
+
+async def test_those_who_come_again_share_calls_with_new_ones() -> None:
+    door = Door()
+    batch = Batcher(door)
+    waiting = [batch(number) for number in range(5)]
+    while len(door.calls) < 3:
+        await asyncio.sleep(0.001)
+
+    door.open_to = set(range(5))
+
+    assert await ended(waiting) == [0, 1, 4, 9, 16]  # type: ignore[arg-type]
+    assert door.calls[0] == list(range(5))
+
+
+async def test_a_caller_that_was_cancelled_does_not_come_again() -> None:
+    door = Door()
+    batch = Batcher(door)
+    [gone] = await under_way(batch, 1)
+    await asyncio.sleep(0)
+    gone.cancel()
+    with suppress(asyncio.CancelledError):
+        await gone
+    calls = len(door.calls)
+
+    await asyncio.sleep(0.005)
+
+    assert len(door.calls) == calls
+
+
+async def test_alone_it_does_the_same() -> None:
+    door = Door()
+    one = alone(door)
+    door.open_to = {3}
+    assert await one(3) == 9
+    with pytest.raises(ValueError, match="no number: bad"):
+        await one("bad")
+
+    waiting = asyncio.create_task(one(2))  # type: ignore[arg-type]
+    while door.calls.count([2]) < 2:
+        await asyncio.sleep(0.001)
+    door.open_to = {2}
+
+    assert await asyncio.wait_for(waiting, 10) == 4

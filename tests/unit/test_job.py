@@ -12,6 +12,7 @@ import pytest
 
 from qml_nb.errors import InvalidJob, UnknownOption
 from qml_nb.job import CHANGEABLE, Job, JobFilter, JobState
+from qml_nb.retry import RetryPolicy
 from tests.clock import NOW
 
 
@@ -52,6 +53,7 @@ def test_a_job_needs_no_more_than_its_method() -> None:
     assert (job.timeout, job.metadata, job.job_type, job.state, job.attempt) == (None, {}, None, JobState.ENQUEUED, 0)
     assert (job.run_at, job.worker_id, job.lease_until, job.started_at, job.finished_at) == (None,) * 5
     assert (job.result, job.error, job.expires_at) == (None,) * 3
+    assert (job.unique_key, job.unique_for, job.retry, job.extras, job.progress) == (None,) * 5
     assert UUID(job.id).version == 7
 
 
@@ -108,6 +110,20 @@ def test_a_name_may_be_any_text_up_to_255_characters(name: str) -> None:
     assert job.method == job.queue == job.job_type == name
 
 
+@pytest.mark.parametrize("unique_for", [None, 0.001, 5])
+def test_a_key_may_have_a_time_of_its_own(unique_for: float | None) -> None:
+    job = Job("work", unique_key="ü😀", unique_for=unique_for)
+
+    assert (job.unique_key, job.unique_for, job.retry) == ("ü😀", unique_for, None)
+    assert type(job.unique_for) is (float if unique_for else type(None))
+
+
+def test_a_retry_needs_no_key() -> None:
+    job = Job("work", retry=RetryPolicy.fixed(3))
+
+    assert (job.retry, job.unique_key, job.unique_for) == (RetryPolicy.fixed(3), None, None)
+
+
 # -- what is refused, before anything is stored
 
 BAD_NAMES = [
@@ -119,7 +135,9 @@ BAD_NAMES = [
     *[(value, "to be text") for value in (None, 5, b"bytes", ["list"], NoYesOrNo(), True)],
 ]
 NAMES = [(field, value, text) for field in ("method", "queue") for value, text in BAD_NAMES]
-NAMES += [("job_type", value, text) for value, text in BAD_NAMES if value is not None]
+NAMES += [
+    (field, value, text) for field in ("job_type", "unique_key") for value, text in BAD_NAMES if value is not None
+]
 INTEGERS = [
     *[
         (field, value, "to be a whole number")
@@ -158,6 +176,10 @@ JSON = [
     (LOOP, "[0][0]", "to nest at most 100 levels"),
     ([TWIN_LOOP], "[0]['one']['one']", "to nest at most 100 levels"),
 ]
+EXTRAS = [
+    *[("retry", value, "to be a RetryPolicy") for value in (5, "exponential", {"strategy": "none"}, RetryPolicy)],
+    *[("unique_for", value, "to come with a unique_key") for value in (5, 0, "5")],
+]
 IDS = [
     ("id", value, "to be a UUID as text")
     for value in ("", "no", 5, uuid4(), b"x" * 16, "g" * 32, "0" * 31, "\ud800" * 32)
@@ -176,7 +198,7 @@ def short(value: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "expected"), NAMES + INTEGERS + SECONDS + LISTS + DICTS + IDS + CREATED, ids=short
+    ("field", "value", "expected"), NAMES + INTEGERS + SECONDS + LISTS + DICTS + EXTRAS + IDS + CREATED, ids=short
 )
 def test_a_bad_field_is_named_with_its_value_and_what_was_expected(field: str, value: Any, expected: str) -> None:
     with pytest.raises(InvalidJob) as refusal:
@@ -185,6 +207,12 @@ def test_a_bad_field_is_named_with_its_value_and_what_was_expected(field: str, v
     assert refusal.value.field == field
     assert str(refusal.value).startswith(f"expected {field} {expected}")
     assert ", got " in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [0, -1, "5", True, float("nan"), 1e10])
+def test_a_bad_time_for_a_key_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidJob, match="expected unique_for to be"):
+        Job("work", unique_key="key", unique_for=value)
 
 
 @pytest.mark.parametrize(("value", "path", "expected"), JSON, ids=short)
@@ -251,7 +279,8 @@ def test_a_job_does_not_change() -> None:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_job_survives_pickling(protocol: int) -> None:
-    job = Job("work", [{"ü": 2**70}], priority=3, created_at=NOW)
+    retry = RetryPolicy.fixed(3, retry_on=[OSError])
+    job = Job("work", [{"ü": 2**70}], priority=3, created_at=NOW, unique_key="key", unique_for=5, retry=retry)
 
     assert pickle.loads(pickle.dumps(job, protocol)) == copy.copy(job) == copy.deepcopy(job) == job
 
@@ -274,6 +303,7 @@ def test_its_repr_shows_what_tells_it_from_others() -> None:
 def test_help_shows_the_arguments_and_not_the_fields() -> None:
     expected = ["method", "args", "kwargs", "queue", "priority", "max_retries", "timeout", "metadata", "job_type"]
 
+    expected += ["unique_key", "unique_for", "retry"]
     assert list(inspect.signature(Job).parameters) == [*expected, "id", "created_at"]
 
 
@@ -284,19 +314,22 @@ CHANGES: list[tuple[str, Any]] = [
     *[(name, "new") for name in ("method", "queue", "job_type")],
     *[(name, {"new": 1}) for name in ("kwargs", "metadata")],
     *[(name, 9) for name in ("priority", "max_retries", "timeout")],
-    *[("args", [2]), ("timeout", None), ("job_type", None)],
+    *[("args", [2]), ("timeout", None), ("job_type", None), ("retry", RetryPolicy.none()), ("retry", None)],
 ]
 
 
 @pytest.mark.parametrize(("name", "value"), CHANGES)
 def test_replace_changes_one_field_and_leaves_the_others(name: str, value: Any) -> None:
-    job = Job("work", [1], {"a": 1}, queue="a", priority=1, max_retries=1, timeout=1, metadata={"a": 1}, job_type="a")
+    options: dict[str, Any] = {"queue": "a", "priority": 1, "max_retries": 1, "timeout": 1, "job_type": "a"}
+    extras: dict[str, Any] = {"unique_key": "a", "unique_for": 5, "retry": RetryPolicy.fixed(3)}
+    job = Job("work", [1], {"a": 1}, metadata={"a": 1}, **options, **extras)
 
     changed = job.replace(**{name: value})
 
     assert getattr(changed, name) == value
     others = [field for field in Job.__struct_fields__ if field != CHANGEABLE[name]]
     assert [getattr(changed, field) for field in others] == [getattr(job, field) for field in others]
+    assert (changed.unique_key, changed.unique_for) == ("a", 5)
 
 
 def test_replace_checks_like_the_constructor() -> None:
@@ -304,7 +337,14 @@ def test_replace_checks_like_the_constructor() -> None:
         Job("work").replace(priority=2**31)
 
 
-@pytest.mark.parametrize("name", ["id", "state", "attempt", "created_at", "result", "args_json", "prioriy"])
+def test_a_job_of_which_the_last_extra_was_taken_has_none() -> None:
+    assert Job("work", retry=RetryPolicy.none()).replace(retry=None).extras is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["id", "unique_key", "unique_for", "progress", "state", "attempt", "created_at", "result", "args_json", "prioriy"],
+)
 def test_replace_refuses_what_may_not_change(name: str) -> None:
     with pytest.raises(UnknownOption, match=f"Job.replace has no option '{name}'"):
         Job("work").replace(**{name: 1})

@@ -10,6 +10,7 @@ import pytest
 from qml_nb import validate
 from qml_nb.job import CRASH_ATTEMPTS, Job, JobState
 from qml_nb.storage import MemoryStorage
+from qml_nb.storage.backend import ServerInfo
 from qml_nb.storage.memory import MemoryBackend
 from tests.clock import at
 
@@ -37,8 +38,10 @@ def entries(storage: MemoryStorage) -> int:
     backend = inside(storage)
     lanes = [lane for queue in backend._queues.values() for lane in queue.lanes.values()]
     containers = [list(backend._jobs), backend._jobs._parts, backend._running, backend._calendar]
-    containers += [backend._job_locks, backend._locks]
+    containers += [backend._job_locks, backend._locks, backend._servers, backend._watched]
+    containers += [backend._uniques.held, backend._limited]
     containers += [*backend._shelf.values(), backend._queues, backend._inboxes, backend._parked]
+    containers += [ears._followers for ears in storage._ears.values()]
     return sum(map(len, [*lanes, *containers])) + len(lanes)
 
 
@@ -115,6 +118,54 @@ async def pause_and_resume(storage: MemoryStorage, number: int) -> None:
     await storage.resume_queue(f"q{number}")
 
 
+async def bound_and_let_loose(storage: MemoryStorage, number: int) -> None:
+    await storage.configure_queue(f"q{number}", concurrency=1)
+    await storage.configure_queue(f"q{number}")
+
+
+async def take_a_key_for_a_while(storage: MemoryStorage, number: int) -> None:
+    job = Job("work", unique_key=f"key {number}", unique_for=1.0)
+    await storage.enqueue_many([job], now=LONG_AGO)
+    await storage.cancel(job.id)
+
+
+async def take_a_key_until_the_end(storage: MemoryStorage, number: int) -> None:
+    job = Job("work", unique_key=f"key {number}")
+    await storage.enqueue(job)
+    await (storage.delete if number % 2 else storage.cancel)(job.id)
+
+
+async def drop_the_oldest(storage: MemoryStorage, number: int) -> None:
+    await storage.configure_queue("default", max_waiting=3, when_full="drop_oldest")
+    await storage.enqueue(Job("work", priority=number % 5))
+
+
+async def register_and_die(storage: MemoryStorage, number: int) -> None:
+    await storage.register_server(ServerInfo(f"server {number}", "server", 1), now=LONG_AGO)
+
+
+async def wait_for_a_result_in_vain(storage: MemoryStorage, number: int) -> None:
+    job = Job("work")
+    await storage.enqueue(job)
+    waiting = asyncio.create_task(storage.result(job.id))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    await storage.cancel(job.id)
+
+
+async def wait_for_a_result(storage: MemoryStorage, number: int) -> None:
+    job = Job("work")
+    await storage.enqueue(job)
+    claimed = await storage.fetch_and_lock_job("worker")
+    assert claimed is not None
+    waiting = asyncio.create_task(storage.result(job.id))
+    await asyncio.sleep(0)
+    await storage.complete(claimed, number)
+    assert await waiting == number
+
+
 async def wait_in_vain(storage: MemoryStorage, number: int) -> None:
     assert await storage.wait(["q"], 0.0) is False
 
@@ -138,7 +189,8 @@ async def subscribe_and_leave(storage: MemoryStorage, number: int) -> None:
 LOOPS: list[Callable[[MemoryStorage, int], Awaitable[None]]] = [
     *[enqueue_and_cancel, enqueue_and_delete, schedule_and_cancel, fail_and_requeue, retry_and_requeue, hand_back],
     *[update_a_waiting_job, update_a_finished_job, run_in_a_new_queue, take_locks, pause_and_resume],
-    *[wait_in_vain, wait_and_give_up, subscribe_and_leave],
+    *[bound_and_let_loose, take_a_key_for_a_while, take_a_key_until_the_end, drop_the_oldest, register_and_die],
+    *[wait_in_vain, wait_and_give_up, wait_for_a_result, wait_for_a_result_in_vain, subscribe_and_leave],
 ]
 
 

@@ -36,6 +36,16 @@ async def test_no_more_are_woken_than_there_is_work_for() -> None:
     assert [waiter.future.done() for waiter in parked] == [True, True, True, False, False]
 
 
+async def test_those_who_would_look_too_late_look_again_and_say_that_nothing_came() -> None:
+    waiters = Waiters()
+    asked, early, other = waiters.park(["queue"]), waiters.park(["queue"], 5.0), waiters.park(["other"])
+
+    waiters.look_again("queue", 5.0)
+
+    assert [waiter.future.done() for waiter in (asked, early, other)] == [True, False, False]
+    assert await waiters.sleep(asked, 60.0, Lock()) is False
+
+
 def test_a_waiter_whose_loop_closed_hinders_nobody() -> None:
     storage = MemoryStorage()
     loop = asyncio.new_event_loop()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qml_nb.errors import InvalidValue
-from qml_nb.retry import LONGEST, RetryPolicy
+from qml_nb.errors import InvalidValue, RemoteError
+from qml_nb.retry import LONGEST, RetryPolicy, kinds_of
 
 seconds = st.floats(0, 1e6)
 attempts = st.integers(1, 2**31 - 1)
@@ -116,8 +116,63 @@ def test_it_goes_on_after_any_other_error(names: tuple[str, ...]) -> None:
     assert RetryPolicy.fixed(give_up_on=names).gives_up_on(Refused()) is False
 
 
-def test_names_are_kept_as_a_tuple() -> None:
-    assert RetryPolicy(give_up_on=["ValueError"]).give_up_on == ("ValueError",)  # type: ignore[arg-type]
+LISTED: list[Any] = ["Refused", "OSError", f"{__name__}.Refused", Refused, ConnectionError, Exception]
+
+
+@pytest.mark.parametrize("listed", LISTED)
+def test_it_retries_a_listed_error_and_its_subclasses(listed: Any) -> None:
+    assert RetryPolicy.fixed(retry_on=["ValueError", listed]).gives_up_on(Refused()) is False
+
+
+@pytest.mark.parametrize("listed", ["ValueError", "refused", "other.Refused", ValueError, ConnectionResetError])
+def test_it_retries_no_error_but_the_listed_ones(listed: Any) -> None:
+    assert RetryPolicy.fixed(retry_on=[listed]).gives_up_on(Refused()) is True
+
+
+@pytest.mark.parametrize("listed", LISTED)
+def test_it_gives_up_on_what_is_listed_for_both(listed: Any) -> None:
+    assert RetryPolicy.fixed(give_up_on=[listed], retry_on=[Exception]).gives_up_on(Refused()) is True
+    assert RetryPolicy.fixed(give_up_on=["OSError"], retry_on=[listed]).gives_up_on(Refused()) is True
+
+
+def test_it_goes_on_after_what_is_listed_for_a_retry_and_not_for_giving_up() -> None:
+    policy = RetryPolicy.fixed(give_up_on=[KeyError], retry_on=[LookupError])
+
+    assert [policy.gives_up_on(error) for error in (KeyError(), IndexError(), ValueError())] == [True, False, True]
+
+
+def test_a_class_of_the_same_name_is_another_one() -> None:
+    class Refused(Exception):  # not the one above
+        pass
+
+    policy = RetryPolicy.fixed(give_up_on=[Refused])
+
+    assert (policy.gives_up_on(Refused()), policy.gives_up_on(globals()["Refused"]())) == (True, False)
+
+
+def test_an_error_of_another_process_counts_as_what_it_was_there() -> None:
+    error = RemoteError("Refused: no", kinds_of(Refused()))
+
+    assert RetryPolicy.fixed(give_up_on=[OSError]).gives_up_on(error) is True
+    assert RetryPolicy.fixed(retry_on=[Refused]).gives_up_on(error) is False
+    assert RetryPolicy.fixed(give_up_on=[RemoteError]).gives_up_on(error) is False
+
+
+MAKE: list[Any] = [RetryPolicy, RetryPolicy.fixed, RetryPolicy.linear, RetryPolicy.exponential]
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_errors_are_kept_by_name_as_a_tuple(make: Any) -> None:
+    policy = make(give_up_on=["ValueError", KeyError, KeyError], retry_on=iter([Refused]))
+
+    assert (policy.give_up_on, policy.retry_on) == (("ValueError", "builtins.KeyError"), (f"{__name__}.Refused",))
+    assert policy == pickle.loads(pickle.dumps(policy))
+    assert policy != make(give_up_on=["ValueError", KeyError])
+
+
+@pytest.mark.parametrize("make", MAKE)
+def test_none_are_listed_at_first(make: Any) -> None:
+    assert (make().give_up_on, make().retry_on) == ((), ())
 
 
 # -- bad input
@@ -131,8 +186,10 @@ BAD: list[tuple[Any, str]] = [
     *[(lambda value=value: RetryPolicy.exponential(cap=value), "cap to be") for value in (-1, "1", None)],
     *[(lambda value=value: RetryPolicy.fixed(jitter=value), "jitter to be") for value in (-0.1, 1.1, "1", None)],
     *[
-        (lambda value=value: RetryPolicy(give_up_on=value), "give_up_on to be")
-        for value in ("ValueError", 5, [ValueError])
+        (lambda make=make, name=name, value=value: make(**{name: value}), f"{name} to be")
+        for make in (RetryPolicy, RetryPolicy.fixed, RetryPolicy.linear, RetryPolicy.exponential)
+        for name in ("give_up_on", "retry_on")
+        for value in ("ValueError", ValueError, 5, None, [5], [""])
     ],
 ]
 

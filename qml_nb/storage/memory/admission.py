@@ -127,11 +127,12 @@ class Admission(Places):
         else:
             self._check_room(jobs, now)
             answers = [self._admit(job, now) for job in jobs]
-        for name in self._limited.keys() & {job.queue for job in jobs}:
+        came = [job for job, stored in zip(jobs, answers, strict=True) if stored and job.state is ENQUEUED]
+        for name in self._limited.keys() & {job.queue for job in came}:
             self._drop_oldest(self._queues[name], now)
         self._bound_shelf()
-        if self._parked:
-            self._wake(jobs)
+        if self._parked and came:
+            self._wake(came)
         return answers
 
     def _check_room(self, jobs: Sequence[Job], now: float) -> None:

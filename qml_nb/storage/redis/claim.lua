@@ -1,25 +1,40 @@
 -- Hand out waiting jobs, in order. Answers {now, first claim id, id, body, old head or '', ...}.
--- 1: now or ''; 2: worker; 3: limit; 4: lease; then queues
+-- 1: now or ''; 2: worker; 3: limit; 4: lease; 5: 1 if one queue comes after the other; then queues
 local now, worker, limit, lease = clock(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local queues = open_queues(5)
+local queues = open_queues(6)
+local left = turns_left(queues, now)
 local ids, of = {}, {}
-if #queues == 1 and call('EXISTS', T .. 'job_locks') == 0 then
-  local popped = call('ZPOPMIN', READY .. queues[1], limit)
-  for i = 1, #popped / 2 do ids[i], of[i] = popped[2 * i - 1], queues[1] end
-else
-  ids, of = choose(queues, limit, worker, now)
-  local taken = {}
-  for i, id in ipairs(ids) do
-    taken[of[i]] = taken[of[i]] or {}
-    table.insert(taken[of[i]], id)
+
+local function take(id, queue) ids[#ids + 1], of[#of + 1] = id, queue end
+
+local function take_from(some, most)
+  local queue = some[1]
+  if #some == 1 and call('EXISTS', T .. 'job_locks') == 0 then
+    local popped = call('ZPOPMIN', READY .. queue, left and math.min(left[queue], most) or most)
+    for i = 1, #popped, 2 do take(popped[i], queue) end
+    return
   end
-  for queue, line in pairs(taken) do many('ZREM', READY .. queue, line) end
+  local chosen, its_queue = choose(some, most, worker, now, left)
+  local taken = {}
+  for i, id in ipairs(chosen) do
+    queue = its_queue[i]
+    take(id, queue)
+    taken[queue] = taken[queue] or {}
+    table.insert(taken[queue], id)
+  end
+  for name, line in pairs(taken) do many('ZREM', READY .. name, line) end
 end
+
+if ARGV[5] == '1' then
+  for _, queue in ipairs(queues) do
+    if #ids < limit then take_from({queue}, limit - #ids) end
+  end
+else take_from(queues, limit) end
 if #ids == 0 then return {} end
 local base = call('INCRBY', T .. 'claims', #ids) - #ids
 local bodies, heads = look_up('HMGET', JOBS, ids), look_up('HMGET', HEADS, ids)
-local answer, written, leases, claimed = {string.format('%.17g', now), base + 1}, {}, {}, {}
-local till = string.format('%.17g', now + lease)
+local answer, written, leases, claimed = {exactly(now), base + 1}, {}, {}, {}
+local till = exactly(now + lease)
 
 -- Most jobs are claimed for the first time: of their heads, all but the claim's number is made once a queue.
 local FIRST_ATTEMPT, tails = struct.pack('>BI4', PROCESSING, 1), {}
@@ -50,6 +65,15 @@ end
 recount(claimed, ENQUEUED, PROCESSING)
 many('HSET', HEADS, written, 2)
 many('ZADD', LEASES, leases, 2)
+if in_use('progress') then many('HDEL', T .. 'progress', ids) end
+if left then
+  for queue, number in pairs(claimed) do
+    local _, rate = limits_of(queue)
+    if rate and rate > 0 then
+      call('HSET', T .. 'turns', queue, exactly(turns_used(queue, now) + number / rate))
+    end
+  end
+end
 write_counts()
 for _, queue in ipairs(queues) do
   if call('EXISTS', READY .. queue) == 0 then call('SREM', QUEUES, queue) else wake(queue, 1) end

@@ -3,5 +3,5 @@
 local now, name, owner, locks = clock(ARGV[1]), ARGV[2], ARGV[3], T .. 'locks'
 if is_locked(locks, name, owner, now) then return 0 end
 call('HSET', locks, name, owner)
-call('ZADD', locks .. ':until', string.format('%.17g', now + tonumber(ARGV[4])), name)
+call('ZADD', locks .. ':until', exactly(now + tonumber(ARGV[4])), name)
 return 1

@@ -5,5 +5,5 @@ local h = head_of(id)
 if not h then return -1 end
 if (h.state == PROCESSING and h.worker ~= owner) or is_locked(locks, id, nil, now) then return 0 end
 call('HSET', locks, id, owner)
-call('ZADD', locks .. ':until', string.format('%.17g', now + tonumber(ARGV[4])), id)
+call('ZADD', locks .. ':until', exactly(now + tonumber(ARGV[4])), id)
 return 1

@@ -6,13 +6,15 @@ The layouts of both are stated where the scripts read them, in `shared.lua`.
 from __future__ import annotations
 
 from functools import lru_cache
-from math import isnan
+from math import isnan, nan
 from struct import Struct
 from typing import Any
 
 from msgspec import msgpack
+from msgspec.structs import replace
 
-from qml_nb.job import Job, JobState, restore
+from qml_nb.config import FULL, QueueConfig
+from qml_nb.job import ENQUEUED, Extras, Job, JobState, restore
 
 STATES = tuple(JobState)
 """A state is its place here, as the scripts number them."""
@@ -21,9 +23,13 @@ NUMBER = {state: b"%d" % number for number, state in enumerate(STATES)}
 _PREFIX = Struct(">iIH")  # priority, retries, length of the queue's name
 _HEAD = Struct(">BI5dH")  # state, attempt, claim, run, started, finished, expires, length of the queue's name
 _LENGTH = Struct(">H")
-_REST = tuple[bytes, bytes, float | None, bytes, str | None, float]
+_SECONDS = Struct(">d")
+_LIMITS = Struct(">4dB")  # concurrency, rate, burst, max_waiting (0: no bound), when_full
 _encode = msgpack.Encoder().encode
-_decode = msgpack.Decoder(_REST).decode
+_decode = msgpack.Decoder(tuple[bytes, bytes, float | None, bytes, str | None, float]).decode
+_decode_with_extras = msgpack.Decoder(tuple[bytes, bytes, float | None, bytes, str | None, float, Extras]).decode
+_SEVEN = 0x97  # how an array of so many begins in msgpack
+_NEVER_MOVED = (ENQUEUED, 0, None, None, None, None, None, None, None, None, 0)
 _KEPT = 1_000
 _ID_LENGTH = 36
 
@@ -68,16 +74,35 @@ def _text(name: bytes) -> str:
 def pack_body(job: Job) -> bytes:
     """Return what its caller says of a job, its id apart."""
     length, names = _names(job.queue, job.method)
-    rest = _encode(
-        (job.args_json, job.kwargs_json, job.timeout, job.metadata_json, job.job_type, job.created_ts),
-    )
+    said = (job.args_json, job.kwargs_json, job.timeout, job.metadata_json, job.job_type, job.created_ts)
+    rest = _encode(said if job.extras is None else (*said, job.extras))
     return _PREFIX.pack(job.priority, job.max_retries, length) + names + rest
 
 
-def unpack_job(packed_id: bytes, body: bytes, head: bytes, lease: bytes = b"") -> Job:
+def pack_key(job: Job) -> bytes:
+    """Return a job's unique key, and for how long it is taken, as the scripts read it; nothing if it has none."""
+    if job.extras is None or job.extras.unique_key is None:
+        return b""
+    seconds = job.extras.unique_for
+    return _SECONDS.pack(nan if seconds is None else seconds) + job.extras.unique_key.encode()
+
+
+def with_key(job: Job, packed: bytes) -> Job:
+    """Return the job with another unique key, as `pack_key` has it."""
+    key, seconds = None, None
+    if packed:
+        key, seconds = packed[_SECONDS.size :].decode(), _known(*_SECONDS.unpack_from(packed))
+    extras = Extras(key, seconds, job.retry)
+    return replace(job, extras=None if extras == Extras() else extras)
+
+
+def unpack_job(packed_id: bytes, body: bytes, head: bytes, lease: bytes = b"", progress: bytes = b"") -> Job:
     """Put a job together from what a script answered."""
-    said = _unpack_body(packed_id, body)
-    return restore(*said, *_unpack_head(head, lease)) if head else restore(*said)
+    said, extras = _unpack_body(packed_id, body)
+    if not head and extras is None:
+        return restore(*said)
+    moved = _unpack_head(head, lease) if head else _NEVER_MOVED
+    return restore(*said, *moved, extras, progress or None)
 
 
 def claimed_job(
@@ -88,20 +113,25 @@ def claimed_job(
     if head:
         _, before, run, _, _, _, _, result, error, _, _ = _unpack_head(head, b"")
         attempt += before
-    said = _unpack_body(packed_id, body)
+    said, extras = _unpack_body(packed_id, body)
     moved = (JobState.PROCESSING, attempt, run, worker, now + lease, now, None, result, error, None, claim_id)
-    return restore(*said, *moved)
+    return restore(*said, *moved, extras)
 
 
-def _unpack_body(packed_id: bytes, body: bytes) -> tuple[Any, ...]:
-    """Return the fields up to `created_ts`."""
+def _unpack_body(packed_id: bytes, body: bytes) -> tuple[tuple[Any, ...], Extras | None]:
+    """Return the fields up to `created_ts`, and the extras."""
     priority, retries, length = _PREFIX.unpack_from(body)
     queue_end = _PREFIX.size + length
     method_at = queue_end + 2
     method_end = method_at + _number(body, queue_end, 2)
-    args, kwargs, timeout, metadata, job_type, created = _decode(body[method_end:])
+    extras = None
+    if body[method_end] == _SEVEN:
+        args, kwargs, timeout, metadata, job_type, created, extras = _decode_with_extras(body[method_end:])
+    else:
+        args, kwargs, timeout, metadata, job_type, created = _decode(body[method_end:])
     queue, method = _text(body[_PREFIX.size : queue_end]), _text(body[method_at:method_end])
-    return unpack_id(packed_id), method, args, kwargs, queue, priority, retries, timeout, metadata, job_type, created
+    job_id = unpack_id(packed_id)
+    return (job_id, method, args, kwargs, queue, priority, retries, timeout, metadata, job_type, created), extras
 
 
 def _unpack_head(head: bytes, lease: bytes) -> tuple[Any, ...]:
@@ -132,3 +162,16 @@ def _number(packed: bytes, at: int, length: int) -> int:
 def _known(value: float) -> float | None:
     """Return None for what is not a number: so the scripts write what is not known."""
     return None if isnan(value) else value
+
+
+def pack_limits(limits: QueueConfig) -> bytes:
+    """Return what a queue may do as the scripts read it."""
+    numbers = (limits.concurrency, limits.rate, limits.burst, limits.max_waiting)
+    return _LIMITS.pack(*(number or 0 for number in numbers), FULL.index(limits.when_full))
+
+
+def unpack_limits(packed: bytes) -> QueueConfig:
+    """Return what a queue may do."""
+    concurrency, rate, burst, most, when_full = _LIMITS.unpack(packed)
+    bounds = {"concurrency": int(concurrency) or None, "max_waiting": int(most) or None}
+    return QueueConfig(rate=rate or None, burst=int(burst), when_full=FULL[when_full], **bounds)

@@ -1,6 +1,6 @@
 -- Let claims run on. Answers a digit for each: 0 the claim is no longer held.
 -- 1: now or ''; 2: lease; then id, claim for each
-local till, jobs = string.format('%.17g', clock(ARGV[1]) + tonumber(ARGV[2])), (#ARGV - 2) / 2
+local till, jobs = exactly(clock(ARGV[1]) + tonumber(ARGV[2])), (#ARGV - 2) / 2
 local ids, answers, leases = {}, {}, {}
 for i = 1, jobs do ids[i] = ARGV[2 * i + 1] end
 for i, raw in ipairs(look_up('HMGET', HEADS, ids)) do

@@ -1,4 +1,4 @@
--- What every verb starts with: it is put before each of the other files.
+-- What every verb starts with: it is put before each of the other files, and so are the parts that `Script` names.
 --
 -- KEYS[1] is the storage's hash tag with a colon, as in '{qml}:', so that all of its keys lie in one cluster slot. No key
 -- of that very name exists; with KEYS[2] it keeps a script from running while the slot moves to another node (`Link`).
@@ -16,8 +16,20 @@
 --   job_locks:until, locks:until ZSET  id or name → the end of the lock
 --   parked          HASH  waiter → the queues that it waits for, joined by NUL; parked:until  ZSET  waiter → until
 --   waiting, waiting:QUEUE       ZSET  waiter → until: those that wait for all queues, and for that one
---   servers, servers:started, servers:beat, recurring, claims
---   wake:WAITER     LIST  one element, for BLPOP
+--   wake:WAITER     LIST  one element, for BLPOP: the queue that has work, '' if the waiter is to look for itself
+--   servers, servers:started     HASH  id → what Python packed, and when it started; servers:heard ZSET id → heartbeat
+--   recurring       HASH  id → what Python packed; recurring:due  ZSET  id → next_ts of the enabled ones
+--   claims          the number of the newest claim
+--
+-- What few storages use has its keys too, and a field in `options` while it is in use, so that one look tells of all:
+--   options         HASH  'keys', 'limits', 'bounds' (some limits have a max_waiting), 'progress' → 1; 'watched' → channel
+--   keys            HASH  unique key → the id by which it is taken; keys:until  ZSET  key → until, where it has a time
+--   keyed           HASH  id → for how many seconds its key is taken, not a number for as long as it is unfinished; the key
+--   limits          HASH  queue → concurrency, rate, burst, max_waiting (0: no bound), when_full
+--   turns           HASH  queue → the instant up to which turns are used, where there is a rate
+--   alarms          HASH  queue → the waiter that looks again at the instant of its next turn
+--   progress        HASH  id → JSON
+--   watched         ZSET  id → until
 local call, T = redis.call, KEYS[1]
 local JOBS, HEADS, IDS, QUEUES, DUE, LEASES = T .. 'jobs', T .. 'heads', T .. 'ids', T .. 'queues', T .. 'due', T .. 'leases'
 local COUNTS, PAUSED, PARKED, READY = T .. 'counts', T .. 'paused', T .. 'parked', T .. 'enqueued:'
@@ -25,8 +37,10 @@ local ENQUEUED, PROCESSING, SCHEDULED, AWAITING_RETRY, SUCCEEDED, FAILED, DELETE
 local ENDED = {[SUCCEEDED] = T .. 'ended:4', [FAILED] = T .. 'ended:5', [DELETED] = T .. 'ended:6'}
 local NONE = 0 / 0
 local CHUNK = 1000  -- Lua unpacks some 8,000 values at most
-local BODY, HEAD = '>i4I4I2c0', '>BI4dddddI2c0I2c0I4c0B'
+local BODY, HEAD, LIMITS = '>i4I4I2c0', '>BI4dddddI2c0I2c0I4c0B', '>ddddB'
 local FINISHED_AT, QUEUE_AT = 30, 46  -- where these lie in a head
+local DROP_OLDEST = 2  -- as a `when_full`
+local MOMENT = 0.000001  -- seconds; instants are kept no more exactly
 
 local function clock(now)
   if now ~= '' then return tonumber(now) end
@@ -36,6 +50,26 @@ end
 
 local function expiry(now, ttl)
   return ttl == '' and NONE or now + tonumber(ttl)
+end
+
+local function exactly(number) return string.format('%.17g', number) end
+
+-- What `options` has on a feature; nothing if it is not in use.
+local options
+local function in_use(feature)
+  if not options then
+    options = {}
+    local all = call('HGETALL', T .. 'options')
+    for i = 1, #all, 2 do options[all[i]] = all[i + 1] end
+  end
+  return options[feature]
+end
+
+local function use(feature, what)
+  if in_use(feature) ~= what then
+    options[feature] = what
+    if what then call('HSET', T .. 'options', feature, what) else call('HDEL', T .. 'options', feature) end
+  end
 end
 
 -- Call a command with many arguments, in pieces of whole groups, and add up what it answers.
@@ -108,6 +142,38 @@ local function write_counts()
   end
 end
 
+local function finished()
+  local number = 0
+  for _, key in pairs(ENDED) do number = number + call('ZCARD', key) end
+  return number
+end
+
+-- What a queue may do: its concurrency, rate, burst, max_waiting and when_full; nothing if that was not set.
+local function limits_of(queue)
+  local raw = in_use('limits') and call('HGET', T .. 'limits', queue)
+  if raw then return struct.unpack(LIMITS, raw) end
+end
+
+local function turns_used(queue, now)
+  return math.max(tonumber(call('HGET', T .. 'turns', queue) or now), now)
+end
+
+-- How many jobs a queue may hand out now; if none, also the instant of the next turn, if that is all it waits for.
+local function turns(queue, now)
+  local concurrency, rate, burst = limits_of(queue)
+  local free = math.huge
+  if concurrency and concurrency > 0 then
+    free = math.max(concurrency - (tonumber(call('HGET', COUNTS, PROCESSING .. ':' .. queue) or 0)), 0)
+  end
+  if rate and rate > 0 and free > 0 then
+    local used = turns_used(queue, now)
+    local by_rate = math.min(math.floor(burst - (used - now - MOMENT) * rate), burst)
+    if by_rate < 1 then return 0, used - (burst - 1) / rate end
+    free = math.min(free, by_rate)
+  end
+  return free
+end
+
 local function unpark(waiter)
   local queues = call('HGET', PARKED, waiter)
   if not queues then return false end
@@ -115,56 +181,39 @@ local function unpark(waiter)
   call('ZREM', T .. 'parked:until', waiter)
   if queues == '' then call('ZREM', T .. 'waiting', waiter) end
   for queue in string.gmatch(queues, '%Z+') do call('ZREM', T .. 'waiting:' .. queue, waiter) end
+  local alarms = in_use('limits') and call('HGETALL', T .. 'alarms') or {}
+  for i = 2, #alarms, 2 do
+    if alarms[i] == waiter then call('HDEL', T .. 'alarms', alarms[i - 1]) end
+  end
   return true
+end
+
+local function ring(waiter, queue)
+  call('RPUSH', T .. 'wake:' .. waiter, queue)
+  call('PEXPIRE', T .. 'wake:' .. waiter, 60000)
 end
 
 -- Wake so many of those that wait for the queue, each for itself: nobody else is disturbed.
 local function wake(queue, number)
   if call('EXISTS', PARKED) == 0 or call('SISMEMBER', PAUSED, queue) == 1 then return end
+  local message = queue
+  if in_use('limits') then
+    local free, next_turn = turns(queue, clock(''))
+    number = math.min(number, free)
+    if next_turn then  -- one is to look when that comes
+      number, message = 1 - call('HEXISTS', T .. 'alarms', queue), ''
+    end
+  end
   for _, key in ipairs({T .. 'waiting:' .. queue, T .. 'waiting'}) do
     while number > 0 do
       local first = call('ZPOPMIN', key)
       if #first == 0 then break end
       if unpark(first[1]) then
-        call('RPUSH', T .. 'wake:' .. first[1], queue)
-        call('PEXPIRE', T .. 'wake:' .. first[1], 60000)
+        ring(first[1], message)
         number = number - 1
       end
     end
   end
-end
-
-local woken = {}
-local function wake_later(queue) woken[queue] = (woken[queue] or 0) + 1 end
-local function wake_all()
-  for queue, number in pairs(woken) do wake(queue, number) end
-end
-
-local function forget_if_empty(queue)
-  if call('EXISTS', READY .. queue) == 0 then call('SREM', QUEUES, queue) end
-end
-
--- Take a job out of the place that its state gave it.
-local function leave(id, h)
-  count(h.state, h.queue, -1)
-  if h.state == ENQUEUED then
-    call('ZREM', READY .. h.queue, id)
-    forget_if_empty(h.queue)
-  elseif h.state == PROCESSING then call('ZREM', LEASES, id)
-  elseif ENDED[h.state] then call('ZREM', ENDED[h.state], id)
-  else call('ZREM', DUE, id) end
-end
-
--- Put a job where its state belongs, and write its head.
-local function enter(id, h)
-  count(h.state, h.queue, 1)
-  call('HSET', HEADS, id, pack_head(h))
-  if h.state == ENQUEUED then
-    call('ZADD', READY .. h.queue, -struct.unpack('>i4', call('HGET', JOBS, id)), id)
-    call('SADD', QUEUES, h.queue)
-    wake_later(h.queue)
-  elseif ENDED[h.state] then call('ZADD', ENDED[h.state], h.finished, id)
-  else call('ZADD', DUE, h.run, id) end
 end
 
 local function forget_lock(locks, name)
@@ -172,93 +221,8 @@ local function forget_lock(locks, name)
   call('ZREM', locks .. ':until', name)
 end
 
-local function remove(id, h)
-  leave(id, h)
-  call('HDEL', JOBS, id)
-  call('HDEL', HEADS, id)
-  call('ZREM', IDS, id)
-  forget_lock(T .. 'job_locks', id)
-end
-
--- Keep no more finished jobs than that; those that ended first go first.
-local function bound_finished(most)
-  if most == '' then return end
-  local surplus = -tonumber(most)
-  for _, key in pairs(ENDED) do surplus = surplus + call('ZCARD', key) end
-  for _ = 1, surplus do
-    local oldest, at
-    for _, key in pairs(ENDED) do
-      local first = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-      if first[1] and (not at or tonumber(first[2]) < at) then oldest, at = first[1], tonumber(first[2]) end
-    end
-    remove(oldest, head_of(oldest))
-  end
-end
-
-local function unfinished()
-  local number = call('ZCARD', IDS)
-  for _, key in pairs(ENDED) do number = number - call('ZCARD', key) end
-  return number
-end
-
 -- Whether a lock of others hinders the worker (nil: of anybody).
 local function is_locked(locks, name, worker, now)
   local till = call('ZSCORE', locks .. ':until', name)
   return till and tonumber(till) > now and call('HGET', locks, name) ~= worker or false
-end
-
--- The next waiting ids of one queue from a position on, as {id, score, id, score, ...}.
-local function waiting(queue, from, limit)
-  return call('ZRANGE', READY .. queue, from, from + limit - 1, 'WITHSCORES')
-end
-
--- The open ones of the queues that ARGV names from `first` on; none named: of all.
-local function open_queues(first)
-  local named = {unpack(ARGV, first)}
-  if #named == 0 then named = call('SMEMBERS', QUEUES) end
-  if call('EXISTS', PAUSED) == 0 then return named end
-  local open = {}
-  for _, queue in ipairs(named) do
-    if call('SISMEMBER', PAUSED, queue) == 0 then open[#open + 1] = queue end
-  end
-  return open
-end
-
--- Walk over the waiting jobs of the queues in order: calls `take(id, queue)` until that returns true.
-local function in_order(queues, step, take)
-  local lines = {}
-  for _, queue in ipairs(queues) do
-    local line = {queue = queue, jobs = waiting(queue, 0, step), at = 1, from = 0}
-    if #line.jobs > 0 then lines[#lines + 1] = line end
-  end
-  while #lines > 0 do
-    local best = 1
-    for i = 2, #lines do
-      local a, b = lines[i], lines[best]
-      local x, y = tonumber(a.jobs[a.at + 1]), tonumber(b.jobs[b.at + 1])
-      if x < y or (x == y and a.jobs[a.at] < b.jobs[b.at]) then best = i end
-    end
-    local line = lines[best]
-    if take(line.jobs[line.at], line.queue) then return end
-    line.at = line.at + 2
-    if line.at > #line.jobs then
-      line.from, line.at = line.from + step, 1
-      line.jobs = waiting(line.queue, line.from, step)
-      if #line.jobs == 0 then table.remove(lines, best) end
-    end
-  end
-end
-
--- Up to `limit` ids that the worker may have, in order, and the queue of each.
-local function choose(queues, limit, worker, now)
-  local ids, of = {}, {}
-  local locks = call('EXISTS', T .. 'job_locks') == 1 and T .. 'job_locks'
-  local step = #queues == 1 and limit or math.max(10, math.ceil(2 * limit / #queues))
-  in_order(queues, math.min(step, CHUNK), function(id, queue)
-    if not locks or not is_locked(locks, id, worker, now) then
-      ids[#ids + 1], of[#of + 1] = id, queue
-    end
-    return #ids >= limit
-  end)
-  return ids, of
 end

@@ -1,9 +1,9 @@
--- Promote due jobs, reclaim lost leases, prune expired jobs and locks. Answers {promoted, reclaimed, failed, pruned}.
+-- Promote due jobs, reclaim lost leases, prune expired jobs, and forget what has run out: locks, keys, watches, waiters,
+-- servers. Answers {promoted, reclaimed, failed, pruned}.
 -- 1: now or ''; 2: limit; 3: seconds that failed jobs are kept, or ''; 4: max_finished_jobs or ''; 5: the error of a job
--- that lost leases end; 6: how often a job is handed out at the least
+-- that lost leases end; 6: how often a job is handed out at the least; 7: seconds that a server may be unheard of
 local now, limit, lost, tries = clock(ARGV[1]), tonumber(ARGV[2]), ARGV[5], tonumber(ARGV[6])
-local until_now = string.format('%.17g', now)
-local function first(key) return call('ZRANGEBYSCORE', key, '-inf', until_now, 'LIMIT', 0, limit) end
+local function first(key, till) return call('ZRANGEBYSCORE', key, '-inf', exactly(till or now), 'LIMIT', 0, limit) end
 
 local due = first(DUE)
 for _, id in ipairs(due) do
@@ -28,7 +28,11 @@ end
 bound_finished(ARGV[4])
 
 for _, locks in ipairs({T .. 'job_locks', T .. 'locks'}) do
-  for _, name in ipairs(call('ZRANGEBYSCORE', locks .. ':until', '-inf', until_now)) do forget_lock(locks, name) end
+  for _, name in ipairs(call('ZRANGEBYSCORE', locks .. ':until', '-inf', exactly(now))) do forget_lock(locks, name) end
+end
+for _, server in ipairs(first(T .. 'servers:heard', now - tonumber(ARGV[7]))) do
+  for _, name in ipairs({'servers', 'servers:started'}) do call('HDEL', T .. name, server) end
+  call('ZREM', T .. 'servers:heard', server)
 end
 
 local pruned = 0
@@ -42,8 +46,14 @@ for _, key in pairs(ENDED) do
   end
 end
 
-local waiters = call('ZRANGEBYSCORE', T .. 'parked:until', '-inf', string.format('%.17g', clock('')))
+-- Waiters run by the storage's clock, whatever `now` is.
+local waiters = call('ZRANGEBYSCORE', T .. 'parked:until', '-inf', exactly(clock('')))
 for _, waiter in ipairs(waiters) do unpark(waiter) end
-write_counts()
-wake_all()
+finish()
+if in_use('watched') then call('ZREMRANGEBYSCORE', T .. 'watched', '-inf', exactly(now)) end
+if in_use('keys') then forget_keys(first(T .. 'keys:until')) end
+if in_use('keys') and call('EXISTS', T .. 'keys', T .. 'keyed') == 0 then use('keys') end
+for _, feature in ipairs({'watched', 'progress'}) do
+  if in_use(feature) and call('EXISTS', T .. feature) == 0 then use(feature) end
+end
 return {#due, #late - failed, failed, pruned}
