@@ -11,11 +11,10 @@ begin
   select array_agg(c.new order by c.place), array_agg(c.key order by c.place), array_agg(c.until order by c.place)
     into new, keys, untils
     from (select u.place, u.extra ->> 'unique_key' as key, t + (u.extra ->> 'unique_for')::float8 as until,
-                 row_number() over (partition by u.id order by u.place) = 1
-                 and not exists (select from qml.job j where j.id = u.id)
-                 and not exists (select from qml.done d where d.id = u.id) as new
+                 j.id is null and d.id is null and row_number() over (partition by u.id order by u.place) = 1 as new
             from (select e.id, e.extra::json as extra, e.place
-                    from unnest(ids, extras) with ordinality e(id, extra, place)) u) c;
+                    from unnest(ids, extras) with ordinality e(id, extra, place)) u
+            left join qml.job j on j.id = u.id left join qml.done d on d.id = u.id) c;
   if cardinality(extras) > 0 then new := qml.with_keys(new, keys, ids, untils, t); end if;
   rooms := array(
     select case when l.when_full <> 'drop_oldest' then

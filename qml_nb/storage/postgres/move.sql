@@ -77,6 +77,6 @@ begin
       from unnest(ids) with ordinality u(id, place) join qml.done d on d.id = u.id order by u.place);
   perform qml.take_keys(keys, ids, '{}', t);
   return array(
-    select u.id from unnest(ids, keys) u(id, key)
-     where u.key is null or exists (select from qml.unique_key k where k.key = u.key and k.job_id = u.id));
+    select u.id from unnest(ids, keys) u(id, key) left join qml.unique_key k on k.key = u.key and k.job_id = u.id
+     where u.key is null or k.key is not null);
 end $$;

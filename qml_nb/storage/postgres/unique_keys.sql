@@ -35,10 +35,12 @@ end $$;
 
 -- Free the keys of jobs that are to be removed.
 create or replace function qml.erase_keys(ids uuid[]) returns void language plpgsql as $$
+declare keys text[] := array(
+  select j.extras ->> 'unique_key' from qml.job j where j.id = any(ids) and j.extras is not null union all
+  select d.extras ->> 'unique_key' from qml.done d where d.id = any(ids) and d.extras is not null);
 begin
   delete from qml.unique_key k where k.key = any(array(
-    select o.key from qml.get(ids) g join qml.unique_key o on o.key = g.extras ->> 'unique_key' and o.job_id = g.id
-     order by o.key for update of o));
+    select o.key from qml.unique_key o where o.key = any(keys) and o.job_id = any(ids) order by o.key for update));
 end $$;
 
 -- Free the keys that were taken for new jobs which were not stored after all: others with their ids came between.
@@ -50,5 +52,6 @@ begin
            where u.comes_in and u.extra is not null and u.id not in (select unnest(stored))) u
    where k.key = u.key and k.job_id = u.id
      and not exists (select from qml.job j where j.id = u.id and j.extras ->> 'unique_key' = u.key)
-     and (k.until is null or not exists (select from qml.done d where d.id = u.id and d.extras ->> 'unique_key' = u.key));
+     and not exists (select from qml.done d
+                      where k.until is not null and d.id = u.id and d.extras ->> 'unique_key' = u.key);
 end $$;
