@@ -45,7 +45,7 @@ class PostgresAdmission(PostgresQueues):
         return await self._persist(attempt)
 
     async def _push(self, jobs: Sequence[Job], each: bool, now: float | None) -> tuple[Any, Any]:
-        if len(jobs) >= _WORTH_A_COPY and self.config.max_jobs is None and not any(map(_has_key, jobs)):
+        if len(jobs) >= _WORTH_A_COPY and self.config.max_jobs is None and not _has_key(jobs):
             with suppress(_NoCopy):
                 return await self._copy(sorted(jobs, key=lambda job: job.id)), None  # as everybody locks
         [(stored, refused)] = await self._rows("push", "stored, refused", *self._arguments(jobs, each, now))
@@ -127,8 +127,8 @@ class PostgresAdmission(PostgresQueues):
         return bool(await self._value("swap_recurring", *schedules, *columns, self.config.max_jobs, now))
 
 
-def _has_key(job: Job) -> bool:
-    return job.extras is not None and job.extras.unique_key is not None
+def _has_key(jobs: Sequence[Job]) -> bool:
+    return any(job.extras is not None and job.extras.unique_key is not None for job in jobs)
 
 
 def _answers(jobs: Sequence[Job], stored: Sequence[Any] | None, refused: Sequence[str] | None) -> list[bool | None]:

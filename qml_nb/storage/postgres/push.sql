@@ -48,6 +48,9 @@ begin
       into new, woken from groups g;
   new := coalesce(qml.without_finished(new), '{}');
   if cardinality(extras) > 0 then perform qml.give_back_keys(ids, extras, comes_in, new); end if;
-  if cardinality(bounded) > 0 then perform qml.drop_oldest(bounded, qml.clock(at), ttl, dropped); end if;
+  if cardinality(bounded) > 0 then
+    bounded := array(select distinct j.queue from qml.job j where j.id = any(new) and j.state = 0 and j.queue = any(bounded));
+    perform qml.drop_oldest(bounded, qml.clock(at), ttl, dropped);
+  end if;
   if cardinality(new) < cardinality(ids) then stored := new::text[]; end if;
 end $$;

@@ -13,6 +13,8 @@ from qml_nb.job import Extras, Job, JobState, restore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from qml_nb.retry import RetryPolicy
+
 STATES = tuple(JobState)
 """A state is its place here, as the tables number them."""
 NUMBER = {state: number for number, state in enumerate(STATES)}
@@ -87,7 +89,7 @@ def as_columns(jobs: Sequence[Job]) -> tuple[list[Any], ...]:
         _shared(jobs, lambda job: job.args_json.decode()),
         _shared(jobs, lambda job: job.kwargs_json.decode()),
         _shared(jobs, lambda job: job.metadata_json.decode()),
-        _some(jobs, _extras_of),
+        _extras_of(jobs),
     )
 
 
@@ -128,7 +130,7 @@ def as_entered(jobs: Iterable[Job]) -> Iterator[tuple[Any, ...]]:
             job.args_json.decode(),
             job.kwargs_json.decode(),
             job.metadata_json.decode(),
-            None if job.extras is None else _extras_of(job),
+            None if job.extras is None else _encoded(job.extras),
         )
 
 
@@ -151,12 +153,17 @@ def as_updated(jobs: Sequence[Job]) -> tuple[list[Any], ...]:
         [job.args_json.decode() for job in jobs],
         [job.kwargs_json.decode() for job in jobs],
         [job.metadata_json.decode() for job in jobs],
-        [None if job.retry is None else json.encode(job.retry).decode() for job in jobs],
+        [job.retry and _encoded(job.retry) for job in jobs],
     )
 
 
-def _extras_of(job: Job) -> str | None:
-    return None if job.extras is None else json.encode(job.extras).decode()
+def _encoded(value: Extras | RetryPolicy) -> str:
+    return json.encode(value).decode()
+
+
+def _extras_of(jobs: Sequence[Job]) -> list[str | None]:
+    extras = [job.extras for job in jobs]
+    return [] if extras.count(None) == len(extras) else [each and _encoded(each) for each in extras]
 
 
 def _shared(jobs: Sequence[Job], value: Callable[[Job], Any]) -> list[Any]:
