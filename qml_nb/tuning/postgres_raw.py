@@ -15,10 +15,10 @@ select "{schema}".qml_jobs_push(
   array(select '00000000-0000-7000-8000-' || lpad(to_hex(:n::bigint * {many} + i), 12, '0') from generate_series(1, {many}) i),
   array['default'], array['noop'], array[0], array[0], '{{}}'::float8[], '{{}}'::text[], array_fill(1::float8, array[{many}]),
   array[0]::smallint[], '{{}}'::float8[], array(select '[' || i || ']' from generate_series(1, {many}) i), array['{{}}'],
-  array['{{}}'], null);
+  array['{{}}'], '{{}}'::text[], null, true, null, 86400, 'dropped');
 """
 _CLAIM_AND_SETTLE = r"""select array_agg(id)::text as ids, array_agg(claim_id)::text as claims
-  from "{schema}".qml_jobs_claim('pgbench', array['default'], {many}, 30, null) \gset
+  from "{schema}".qml_jobs_claim('pgbench', array['default'], {many}, 30, false, null) \gset
 select "{schema}".qml_jobs_settle(
   :ids::uuid[], :claims::bigint[], array_fill(4::smallint, array[{many}]), array_fill(null::json, array[{many}]),
   array_fill(null::text, array[{many}]), array_fill(null::float8, array[{many}]), null, 86400, 604800);

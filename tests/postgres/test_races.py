@@ -123,7 +123,9 @@ async def test_a_claim_over_many_queues_holds_nothing_that_it_does_not_take(stor
     await storage.enqueue_many(jobs)
     transaction = direct.transaction()
     await transaction.start()
-    claim_two = Names(schema, "qml_jobs").fill("select id from qml.claim('other', array['a', 'b', 'c'], 2, 30, null)")
+    claim_two = Names(schema, "qml_jobs").fill(
+        "select id from qml.claim('other', array['a', 'b', 'c'], 2, 30, false, null)"
+    )
     taken = {str(row["id"]) for row in await direct.fetch(claim_two)}
     assert taken == {job.id for job in jobs[:2]}
     claimed = [await storage.claim("w", ["c", "a", "b"], many, 30.0) for many in (3, 10)]
@@ -188,7 +190,7 @@ async def test_what_becomes_live_and_is_claimed_while_a_verb_waits_is_counted_on
     await waits(watcher)
     await storage.requeue(second.id)
     await claiming.start()
-    claimed = await claimer.fetch(names.fill("select id from qml.claim('w', null, 9, 30, null)"))
+    claimed = await claimer.fetch(names.fill("select id from qml.claim('w', null, 9, 30, false, null)"))
     assert [str(row["id"]) for row in claimed] == [second.id]
     await held.rollback()
     await waits(watcher)

@@ -6,8 +6,6 @@ that pin their plans, so these hold on any connection.
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -16,41 +14,19 @@ from asyncpg.pool import PoolConnectionProxy
 from qml_nb.config import PostgresConfig
 from qml_nb.errors import InvalidValue, StorageClosed
 from qml_nb.job import CRASH_ATTEMPTS, FAILED, FINAL, LOST_LEASE, TRANSITIONS, JobState
-from qml_nb.storage.backend import Swept
+from qml_nb.storage.backend import DEAD_SERVER, Swept
 from qml_nb.storage.checks import new_jobs
 from qml_nb.storage.gathered import GatheredStorage, coroutine_function
-from qml_nb.storage.postgres.records import PostgresRecords
-from qml_nb.storage.postgres.rows import (
-    DONE,
-    ENTERED,
-    LIVE,
-    NUMBER,
-    STATES,
-    as_columns,
-    as_entered,
-    as_updated,
-    how_many,
-    in_order,
-    is_id,
-    job_of,
-    place,
-)
+from qml_nb.storage.postgres.admission import PostgresAdmission
+from qml_nb.storage.postgres.rows import LIVE, NUMBER, as_updated, in_order, is_id, job_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Coroutine, Iterable, Sequence
     from datetime import datetime
 
-    from qml_nb.job import Job, JobFilter, Outcome
+    from qml_nb.job import Job, Outcome, Report
 
 _BATCH = 1_000  # outcomes a statement
-UNFIT = "QML02"
-"""The SQLSTATE by which `push` says that the transaction would not see what was settled since it began."""
-_SEES_NO_MORE = "in another one a job that was settled meanwhile could be stored again"
-_WORTH_A_COPY = 500  # jobs from which on COPY, which takes four round trips, is the quicker way in
-
-
-class _Known(Exception):
-    """Among the jobs to copy are some that were there before."""
 
 
 class PostgresStorage(GatheredStorage):
@@ -110,79 +86,13 @@ class PostgresStorage(GatheredStorage):
         return answers
 
 
-class PostgresBackend(PostgresRecords):
+class PostgresBackend(PostgresAdmission):
     """The verbs of `Backend` on functions of the database."""
 
     name = "postgres"
     round_trip = True
 
-    # -- jobs come in, are claimed, and end
-
-    async def push(self, jobs: Sequence[Job], *, each: bool = False, now: float | None = None) -> Sequence[bool | None]:
-        """See `Backend.push`."""
-
-        async def attempt(again: bool) -> list[bool]:
-            answers = _new(jobs, await self._push(jobs))
-            return await self._are_there(jobs, answers) if again else answers
-
-        return await self._persist(attempt)
-
-    async def _push(self, jobs: Sequence[Job]) -> Sequence[Any] | None:
-        if len(jobs) >= _WORTH_A_COPY and self.config.max_jobs is None:
-            with suppress(_Known):
-                return await self._copy(sorted(jobs, key=lambda job: job.id))  # in the order in which everybody locks
-        stored: Sequence[Any] | None = await self._value("push", *as_columns(jobs), self.config.max_jobs)
-        return stored
-
-    async def _copy(self, jobs: Sequence[Job]) -> Sequence[Any] | None:
-        link, names = await self._link(), self._names
-        enter = names.call("enter", "enter", 4)
-
-        async def copy() -> Sequence[Any] | None:
-            async with link.transaction() as connection:
-                async with asyncio.timeout(
-                    self.config.command_timeout
-                ):  # asyncpg's own does not end a COPY that is stuck
-                    try:
-                        await connection.copy_records_to_table(
-                            names.table, schema_name=names.schema, columns=ENTERED, records=as_entered(jobs)
-                        )
-                    except asyncpg.UniqueViolationError:
-                        raise _Known from None
-                new: Sequence[Any] | None = await connection.fetchval(enter, [job.id for job in jobs], *how_many(jobs))
-                return new
-
-        return await link.again_in_conflict(copy)
-
-    async def push_within(self, connection: Any, jobs: Sequence[Job]) -> list[bool]:
-        """Do what `push` does, by somebody else's connection, in the transaction that is open there."""
-        await self._link()  # made, if need be, in a transaction of its own
-        arguments = (*as_columns(jobs), self.config.max_jobs)
-        statement = self._names.call("push", "push", len(arguments), commits=False)
-        try:
-            with self._counted():
-                stored = await connection.fetchval(statement, *arguments)
-        except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError):
-            raise InvalidValue("connection", "to lead to the storage's database", connection) from None
-        except asyncpg.PostgresError as error:
-            if error.sqlstate != UNFIT:
-                raise
-            raise InvalidValue(
-                "connection", "to be in a read committed transaction", error.detail, _SEES_NO_MORE
-            ) from None
-        return _new(jobs, stored)
-
-    async def _are_there(self, jobs: Sequence[Job], answers: list[bool]) -> list[bool]:
-        """Return the answers of a push that was sent again: what the first try stored was new, too."""
-        refused = [job.id for job, new in zip(jobs, answers, strict=True) if not new]
-        if not refused:
-            return answers
-        stored = {job.id: job for job in await self.get(refused) if job is not None}
-        known: set[str] = set()
-        for at, job in enumerate(jobs):
-            answers[at] = (answers[at] or _is_same(job, stored.get(job.id))) and job.id not in known
-            known.add(job.id)
-        return answers
+    # -- jobs are claimed, and end
 
     async def claim(
         self,
@@ -195,9 +105,13 @@ class PostgresBackend(PostgresRecords):
         now: float | None = None,
     ) -> list[Job]:
         """See `Backend.claim`."""
-        rows = await self._rows("claim", LIVE, worker, None if queues is None else list(queues), limit, lease, now)
+        names = None if queues is None else list(dict.fromkeys(queues))
+        in_turn = in_turn and names is not None
+        rows = await self._rows("claim", LIVE, worker, names, limit, lease, in_turn, now)
         jobs = [job_of(row) for row in rows]
         jobs.sort(key=in_order)
+        if in_turn and names is not None:
+            jobs.sort(key=lambda job: names.index(job.queue))
         return jobs
 
     async def settle(self, outcomes: Sequence[Outcome], *, now: float | None = None) -> list[bool]:
@@ -259,6 +173,15 @@ class PostgresBackend(PostgresRecords):
         held = {(str(job_id), claim) for job_id, claim in rows}
         return [(job.id, job.claim_id) in held for job in jobs]
 
+    async def report(self, reports: Sequence[Report]) -> list[bool]:
+        """See `Backend.report`."""
+        newest = {(report.job_id, report.claim_id): report for report in reports if is_id(report.job_id)}
+        columns = [list(column) for column in zip(*newest, strict=True)] or [[], []]
+        said = [report.progress_json.decode() for report in newest.values()]
+        rows = await self._again("report", "job_id, held", *columns, said)
+        held = {(str(job_id), claim) for job_id, claim in rows}
+        return [(report.job_id, report.claim_id) in held for report in reports]
+
     async def sweep(self, limit: int, *, now: float | None = None) -> Swept:
         """See `Backend.sweep`."""
         config = self.config
@@ -271,29 +194,11 @@ class PostgresBackend(PostgresRecords):
             config.max_finished_jobs,
             CRASH_ATTEMPTS,
             LOST_LEASE,
+            DEAD_SERVER,
         )
         return Swept(*rows[0])
 
-    # -- jobs are looked at, and moved by hand
-
-    async def get(self, ids: Sequence[str]) -> list[Job | None]:
-        """See `Backend.get`."""
-        asked = [job_id for job_id in ids if is_id(job_id)]
-        rows = await self._again("get", DONE, asked) if asked else []
-        found = {job.id: job for job in map(job_of, rows)}
-        return [found.get(job_id) for job_id in ids]
-
-    async def find(self, wanted: JobFilter, limit: int, after: str | None = None) -> list[Job]:
-        """See `Backend.find`."""
-        state = None if wanted.state is None else NUMBER[wanted.state]
-        below = None if after is None else place(after)
-        rows = await self._again("find", DONE, state, wanted.queue, wanted.method, below, limit)
-        return [job_of(row) for row in rows]
-
-    async def peek(self, queues: Collection[str] | None, limit: int) -> list[Job]:
-        """See `Backend.peek`."""
-        rows = await self._again("peek", LIVE, None if queues is None else list(queues), limit)
-        return [job_of(row) for row in rows]
+    # -- jobs are moved by hand
 
     async def move(
         self, ids: Sequence[str], to: JobState, expected: Collection[JobState], *, now: float | None = None
@@ -301,7 +206,7 @@ class PostgresBackend(PostgresRecords):
         """See `Backend.move`."""
         allowed = [NUMBER[state] for state in expected if to in TRANSITIONS[state]]
         ttl = self.config.failed_job_ttl if to is FAILED else self.config.completed_job_ttl if to in FINAL else None
-        asked = [job_id for job_id in ids if is_id(job_id)]
+        asked = [job_id for job_id in dict.fromkeys(ids) if is_id(job_id)]
         rows = await self._rows("move", "move", asked, NUMBER[to], allowed, now, ttl, self.config.max_jobs)
         return _by_id(ids, rows)
 
@@ -314,31 +219,6 @@ class PostgresBackend(PostgresRecords):
     async def erase(self, ids: Sequence[str]) -> list[bool]:
         """See `Backend.erase`."""
         return _by_id(ids, await self._rows("erase", "erase", [job_id for job_id in ids if is_id(job_id)]))
-
-    async def counts(self) -> dict[tuple[str, JobState], int]:
-        """See `Backend.counts`."""
-        rows = await self._again("counts", "queue, state, jobs")
-        return {(queue, STATES[state]): jobs for queue, state, jobs in rows}
-
-
-def _new(jobs: Sequence[Job], stored: Sequence[Any] | None) -> list[bool]:
-    """Return the answers by position: of equal ids in one call the first is the new one."""
-    if stored is None:
-        return [True] * len(jobs)
-    left = {str(job_id) for job_id in stored}
-    answers = []
-    for job in jobs:
-        answers.append(job.id in left)
-        left.discard(job.id)
-    return answers
-
-
-def _is_same(job: Job, stored: Job | None) -> bool:
-    return stored is not None and (job.method, job.args_json, job.created_ts) == (
-        stored.method,
-        stored.args_json,
-        stored.created_ts,
-    )
 
 
 def _by_id(ids: Sequence[str], rows: Sequence[Any]) -> list[bool]:

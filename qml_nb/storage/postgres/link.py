@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _CONFLICTS_BORNE = 20
-FULL = "QML01"
-"""The SQLSTATE by which `make_room` says that jobs don't fit."""
+FULL = ("QML01", "QML03")
+"""The SQLSTATEs by which is said that jobs don't fit: into the storage, into a queue."""
 
 
 async def _keep(_: Any) -> None:
@@ -123,7 +123,7 @@ class Link:
                 raise
             await self._give_back(connection)
         except FAULTS as error:
-            if isinstance(error, CONFLICTS) or getattr(error, "sqlstate", "") == FULL:
+            if isinstance(error, CONFLICTS) or getattr(error, "sqlstate", "") in FULL:
                 raise
             if opening and isinstance(error, TimeoutError) and self._pool.get_size() == self.config.max_connections:
                 raise all_in_use(self.config) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from contextlib import suppress
+from itertools import islice
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,21 @@ class Waiter:
 
     def __init__(self, queues: Collection[str] | None) -> None:
         self.queues = queues
-        self.future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.answer: bool | None = None
         self.woken_for: str | None = None
+        self.looks_for: str | None = None
+        self.told = asyncio.Event()
+        """Set when there is an answer, and when it has to look itself."""
+
+    def asks_for(self, queue: str) -> bool:
+        """Whether it waits for the queue; "" may be any."""
+        return not queue or self.queues is None or queue in self.queues
+
+    async def is_told(self, seconds: float | None) -> None:
+        """Return when it is told something, or the time is up; None for no such time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.told.wait()
 
 
 class Listener:
@@ -146,6 +160,8 @@ class Listener:
                 self._take(rest)
             elif kind == "w":
                 self.wake(rest, int(first))
+            elif kind == "t":
+                self.look(rest, int(first))
             else:
                 channel = b64decode(first, validate=True).decode()
                 self._messages.put_nowait((channel, bytes.fromhex(rest) if kind == "m" else int(rest)))
@@ -168,24 +184,41 @@ class Listener:
 
     def wake(self, queue: str, many: int) -> None:
         """Wake so many of those that wait for the queue, the longest-waiting first; "" may be any queue."""
-        for waiter in list(self.waiters):
-            if many <= 0:
-                break
-            if not queue or waiter.queues is None or queue in waiter.queues:
-                self._wake(waiter, queue)
-                many -= 1
+        for waiter in self._asking(queue, many):
+            self._wake(waiter, queue)
+
+    def look(self, queue: str, many: int) -> None:
+        """Let so many of those that wait for the queue look whether it gives something; next time the others come first."""
+        for waiter in self._asking(queue, many):
+            del self.waiters[waiter]
+            self.waiters[waiter] = None
+            waiter.looks_for = queue
+            waiter.told.set()
+
+    def _asking(self, queue: str, many: int) -> list[Waiter]:
+        return list(islice((waiter for waiter in self.waiters if waiter.asks_for(queue)), max(many, 0)))
 
     def let_go(self, waiter: Waiter) -> None:
         """End a wait whose time is up: who is no longer there is not woken in another one's place."""
         self.waiters.pop(waiter, None)
-        if not waiter.future.done():
-            waiter.future.set_result(False)
+        self._answer(waiter, found=False)
+
+    def hand_on(self, waiter: Waiter) -> None:
+        """Let another one have what this one was told, and makes no use of."""
+        if waiter.woken_for is not None:
+            self.wake(waiter.woken_for, 1)
+        elif waiter.looks_for is not None:
+            self.look(waiter.looks_for, 1)
 
     def _wake(self, waiter: Waiter, queue: str) -> None:
         self.waiters.pop(waiter, None)
         waiter.woken_for = queue
-        if not waiter.future.done():
-            waiter.future.set_result(True)
+        self._answer(waiter, found=True)
+
+    def _answer(self, waiter: Waiter, *, found: bool) -> None:
+        if waiter.answer is None:
+            waiter.answer = found
+        waiter.told.set()
 
     async def close(self) -> None:
         """Hear nothing more, and let everybody go."""

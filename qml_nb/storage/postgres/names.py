@@ -7,6 +7,8 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 
+from qml_nb.storage.backend import WATCHED
+
 _PINNED = (
     "set search_path = pg_catalog set jit = off set plan_cache_mode = force_generic_plan set enable_seqscan = off "
     "set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off set enable_mergejoin = off"
@@ -40,7 +42,7 @@ class Names:
     def fill(self, text: str) -> str:
         """Return a statement, or a whole file of them, for this install."""
         named = _NAME.sub(lambda found: self.of(found[1]), text)
-        return named.replace("@pinned@", _PINNED).replace("@channel@", self.channel)
+        return named.replace("@pinned@", _PINNED).replace("@channel@", self.channel).replace("@watched@", WATCHED)
 
     def call(self, verb: str, columns: str, arguments: int, *, commits: bool = True) -> str:
         """Return the statement that calls a function; it says how to commit, unless the transaction is somebody else's."""

@@ -1,9 +1,9 @@
--- Return which of the wanted queues, or of all that hold waiting jobs, are not paused.
+-- Return which of the wanted queues, in their order, or of all that hold waiting jobs, are not paused.
 create or replace function qml.open_queues(wanted text[]) returns text[] language plpgsql stable @pinned@ as $$
 begin
   if wanted is not null then
-    return array(select distinct w.name from unnest(wanted) w(name)
-                  where not exists (select from qml.paused p where p.queue = w.name));
+    return array(select w.name from unnest(wanted) with ordinality w(name, place)
+                  where not exists (select from qml.paused p where p.queue = w.name) order by w.place);
   end if;
   -- From one queue's name to the next: the index is not read through.
   return array(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from qml_nb.config import PostgresConfig
 
-_MADE = re.compile(r"create table (?:if not exists )?qml\.(\w+)")
+_MADE = re.compile(r"create (?:unlogged )?table (?:if not exists )?qml\.(\w+)")
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,26 +11,23 @@ from msgspec import msgpack
 from msgspec.structs import replace
 
 from qml_nb.config import without_password
-from qml_nb.errors import CapacityExceeded, JobNotFound
+from qml_nb.errors import CapacityExceeded, QueueFull
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.inbox import Inbox
 from qml_nb.storage.links import Links
 from qml_nb.storage.postgres.link import FULL, Link
-from qml_nb.storage.postgres.listener import Waiter
 from qml_nb.storage.postgres.names import Names
-from qml_nb.storage.postgres.rows import is_id
 from qml_nb.storage.postgres.schema import migrate, require
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from qml_nb.config import PostgresConfig
-    from qml_nb.storage.postgres.listener import Listener
 
 log = getLogger("qml_nb.storage")
 T = TypeVar("T")
 
-_FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25  # seconds between two looks for work where nothing wakes
+FIRST_LOOK, LONGEST_LOOK = 0.02, 0.25  # seconds between two looks for work where nothing wakes
 _REMEDY = "set listen_dsn to the URL of the server itself"
 
 
@@ -74,8 +70,8 @@ class PostgresRecords:
                 "%s: LISTEN hears nothing, as behind PgBouncer in transaction mode; work is found by looking for it every "
                 "%g to %g s, and subscribers hear no message; %s",
                 self._listens_at,
-                _FIRST_LOOK,
-                _LONGEST_LOOK,
+                FIRST_LOOK,
+                LONGEST_LOOK,
                 _REMEDY,
             )
 
@@ -102,10 +98,12 @@ class PostgresRecords:
         try:
             yield
         except asyncpg.PostgresError as error:
-            if error.sqlstate != FULL:
+            if error.sqlstate not in FULL:
                 raise
-            stored, offered = map(int, (error.detail or "0 0").split())
-            raise CapacityExceeded(self.config.max_jobs or 0, stored, offered) from None
+            said = (error.detail or "0 0").split(" ", 2)
+            if len(said) > 2:
+                raise QueueFull(said[2], int(said[0]), int(said[1])) from None
+            raise CapacityExceeded(self.config.max_jobs or 0, int(said[0]), int(said[1])) from None
 
     async def _value(self, verb: str, *arguments: Any) -> Any:
         return (await self._rows(verb, verb, *arguments))[0][0]
@@ -114,58 +112,7 @@ class PostgresRecords:
         """Call a function that bears repetition, and try again for a while when the connection is lost."""
         return await self._persist(lambda _: self._rows(verb, columns, *arguments))
 
-    # -- waiting for work
-
-    async def wait(self, queues: Collection[str] | None, timeout: float) -> bool:
-        """See `Backend.wait`."""
-        listener, waiter = (await self._link()).listener, Waiter(queues)
-        await self._persist(lambda _: listener.listen())
-        listener.waiters[waiter] = None
-        timer = asyncio.get_running_loop().call_later(timeout, listener.let_go, waiter)
-        try:
-            return await self._has_work(queues) or await self._woken(listener, waiter)
-        except asyncio.CancelledError:
-            if waiter.woken_for is not None:
-                listener.wake(waiter.woken_for, 1)
-            raise
-        finally:
-            timer.cancel()
-            listener.waiters.pop(waiter, None)
-
-    async def _woken(self, listener: Listener, waiter: Waiter) -> bool:
-        """Return once the waiter is woken, its time is up, or, unless wake-ups arrive, a look finds work."""
-        pause = _FIRST_LOOK
-        while not listener.hears:
-            await asyncio.wait([waiter.future], timeout=pause)
-            if waiter.future.done():
-                break
-            if await self._has_work(waiter.queues):
-                return True
-            pause = min(1.5 * pause, _LONGEST_LOOK)
-        return await waiter.future
-
-    async def _has_work(self, queues: Collection[str] | None) -> bool:
-        rows = await self._again("has_work", "has_work", None if queues is None else list(queues))
-        return bool(rows[0][0])
-
     # -- locks
-
-    async def lock_job(self, job_id: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
-        """See `Backend.lock_job`."""
-        answer = await self._value("lock_job", job_id, owner, ttl, now) if is_id(job_id) else await self._no_such()
-        if answer < 0:
-            raise JobNotFound(job_id)
-        return bool(answer)
-
-    async def _no_such(self) -> int:
-        await self._link()
-        return -1
-
-    async def unlock_job(self, job_id: str, owner: str) -> bool:
-        """See `Backend.unlock_job`."""
-        if not is_id(job_id):
-            return await self._no_such() > 0
-        return bool(await self._value("unlock_job", job_id, owner))
 
     async def lock(self, name: str, owner: str, ttl: float, *, now: float | None = None) -> bool:
         """See `Backend.lock`."""
@@ -179,7 +126,7 @@ class PostgresRecords:
 
     async def put_recurring(self, schedule: Recurring) -> None:
         """See `Backend.put_recurring`."""
-        await self._again("put_recurring", "put_recurring", schedule.id, msgpack.encode(schedule))
+        await self._again("put_recurring", "put_recurring", schedule.id, packed(schedule), due_ts(schedule))
 
     async def drop_recurring(self, schedule_id: str) -> bool:
         """See `Backend.drop_recurring`."""
@@ -189,6 +136,11 @@ class PostgresRecords:
         """See `Backend.list_recurring`."""
         rows = await self._again("list_recurring", "list_recurring")
         return [msgpack.decode(row[0], type=Recurring) for row in rows]
+
+    async def due_recurring(self, limit: int, *, now: float | None = None) -> tuple[float, list[Recurring]]:
+        """See `Backend.due_recurring`."""
+        [(instant, schedules)] = await self._again("due_recurring", "t, schedules", limit, now)
+        return instant, [msgpack.decode(schedule, type=Recurring) for schedule in schedules]
 
     # -- servers
 
@@ -212,20 +164,6 @@ class PostgresRecords:
             for value, started, beat in rows
         ]
 
-    # -- paused queues
-
-    async def pause(self, queue: str) -> bool:
-        """See `Backend.pause`."""
-        return bool(await self._value("pause", queue))
-
-    async def resume(self, queue: str) -> bool:
-        """See `Backend.resume`."""
-        return bool(await self._value("resume", queue))
-
-    async def paused(self) -> list[str]:
-        """See `Backend.paused`."""
-        return [row[0] for row in await self._again("paused", "paused")]
-
     # -- messages
 
     async def publish(self, channel: str, message: bytes) -> None:
@@ -247,3 +185,13 @@ class PostgresRecords:
         inbox = Inbox(leave)
         inboxes.append(inbox)
         return inbox
+
+
+def packed(schedule: Recurring) -> bytes:
+    """Return a schedule as it is stored: the same bytes for equal ones, though one has a whole number where another has a float."""
+    return msgpack.encode(msgpack.decode(msgpack.encode(schedule), type=Recurring))
+
+
+def due_ts(schedule: Recurring) -> float | None:
+    """Return the instant from which a schedule is due; None: never."""
+    return schedule.next_ts if schedule.enabled else None

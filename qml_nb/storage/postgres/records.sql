@@ -1,16 +1,4 @@
--- Recurring schedules, servers, paused queues and messages.
-create or replace function qml.put_recurring(key text, value bytea) returns void language sql as $$
-  insert into qml.recurring (id, schedule) values (key, value) on conflict (id) do update set schedule = excluded.schedule
-$$;
-
-create or replace function qml.drop_recurring(key text) returns boolean language sql as $$
-  with gone as (delete from qml.recurring r where r.id = key returning 1) select exists (select from gone)
-$$;
-
-create or replace function qml.list_recurring() returns setof bytea language sql stable as $$
-  select r.schedule from qml.recurring r order by r.id collate "C"
-$$;
-
+-- Servers, paused queues and messages.
 create or replace function qml.put_server(key text, value bytea, at float8) returns void language sql as $$
   insert into qml.server (id, server, started_ts, heartbeat_ts)
   select key, value, t, t from qml.clock(at) t

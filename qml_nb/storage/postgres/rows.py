@@ -6,10 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from qml_nb.job import Job, JobState, restore
+from msgspec import json
+
+from qml_nb.job import Extras, Job, JobState, restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from qml_nb.retry import RetryPolicy
 
 STATES = tuple(JobState)
 """A state is its place here, as the tables number them."""
@@ -17,12 +21,13 @@ NUMBER = {state: number for number, state in enumerate(STATES)}
 
 LIVE = (
     "id, method, args, kwargs, queue, priority, max_retries, timeout, metadata, job_type, created_ts, state, attempt, "
-    "run_ts, worker_id, lease_ts, started_ts, null, null, error, null, claim_id"
+    "run_ts, worker_id, lease_ts, started_ts, null, null, error, null, claim_id, extras, progress"
 )
 """The columns of a live job, in the order of the fields of `Job`."""
 DONE = LIVE.replace("started_ts, null, null, error, null", "started_ts, finished_ts, result, error, expires_ts")
 """The same of a job that may be finished."""
 _ID_LENGTH = 36
+_extras = json.Decoder(Extras).decode
 
 
 def is_id(job_id: str) -> bool:
@@ -61,6 +66,10 @@ def job_of(row: Sequence[Any]) -> Job:
     fields[11] = STATES[fields[11]]
     if fields[18] is not None:
         fields[18] = fields[18].encode()
+    if fields[22] is not None:
+        fields[22] = _extras(fields[22])
+    if fields[23] is not None:
+        fields[23] = fields[23].encode()
     return restore(*fields)
 
 
@@ -80,7 +89,12 @@ def as_columns(jobs: Sequence[Job]) -> tuple[list[Any], ...]:
         _shared(jobs, lambda job: job.args_json.decode()),
         _shared(jobs, lambda job: job.kwargs_json.decode()),
         _shared(jobs, lambda job: job.metadata_json.decode()),
+        _extras_of(jobs),
     )
+
+
+NO_JOBS: tuple[list[Any], ...] = ([],) * 14
+"""What `as_columns` would return for none."""
 
 
 ENTERED: tuple[str, ...] = (
@@ -95,7 +109,7 @@ ENTERED: tuple[str, ...] = (
     "state",
     "run_ts",
 )
-ENTERED += ("args", "kwargs", "metadata")
+ENTERED += ("args", "kwargs", "metadata", "extras")
 """The columns of a new job."""
 
 
@@ -116,6 +130,7 @@ def as_entered(jobs: Iterable[Job]) -> Iterator[tuple[Any, ...]]:
             job.args_json.decode(),
             job.kwargs_json.decode(),
             job.metadata_json.decode(),
+            None if job.extras is None else _encoded(job.extras),
         )
 
 
@@ -138,7 +153,17 @@ def as_updated(jobs: Sequence[Job]) -> tuple[list[Any], ...]:
         [job.args_json.decode() for job in jobs],
         [job.kwargs_json.decode() for job in jobs],
         [job.metadata_json.decode() for job in jobs],
+        [job.retry and _encoded(job.retry) for job in jobs],
     )
+
+
+def _encoded(value: Extras | RetryPolicy) -> str:
+    return json.encode(value).decode()
+
+
+def _extras_of(jobs: Sequence[Job]) -> list[str | None]:
+    extras = [job.extras for job in jobs]
+    return [] if extras.count(None) == len(extras) else [each and _encoded(each) for each in extras]
 
 
 def _shared(jobs: Sequence[Job], value: Callable[[Job], Any]) -> list[Any]:

@@ -16,9 +16,22 @@ VERSION = 1
 MIGRATIONS = {1: "schema"}
 """The file that leads to each version. Functions are dropped and made anew with every one of them."""
 FUNCTIONS = (
-    *("clock", "wake", "open_queues", "make_room", "without_finished"),
-    *("push", "enter", "claim", "settle", "renew", "sweep", "move", "update", "erase"),
-    *("get", "find", "peek", "counts", "locks", "records"),
+    *("clock", "wake", "open_queues", "turns", "make_room", "without_finished", "get", "unique_keys", "watch"),
+    *(
+        "admit",
+        "move",
+        "drop_oldest",
+        "push",
+        "enter",
+        "claim",
+        "settle",
+        "renew",
+        "report",
+        "sweep",
+        "update",
+        "erase",
+    ),
+    *("find", "peek", "counts", "locks", "limits", "records", "recurring"),
 )
 """The files of functions, each after those that it calls."""
 _MADE = re.compile(r"create or replace function qml\.(\w+)")

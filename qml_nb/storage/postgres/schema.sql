@@ -4,6 +4,16 @@
 --
 -- What lives and what is finished lie apart: the live table stays small, so that its plans and its vacuum hold, and
 -- history only grows at its end.
+--
+-- The order in which everybody locks, so that no circle of waiting can close:
+-- 1. a recurring schedule;
+-- 2. jobs that are there, by id: live ones, then finished ones;
+-- 3. the room of the storage (`make_room`);
+-- 4. bounds of queues, by name: `limits` by a push, `turn` by a claim;
+-- 5. unique keys, by name. Nobody locks one that an unfinished job has, but who holds that job;
+-- 6. rows of new jobs, by id.
+-- Out of that order (a claim its jobs, a push those that it drops, a sweep all that it touches) one takes only what nobody
+-- holds, and passes over the rest.
 create table qml.job (
   id           uuid primary key,
   queue        text not null,
@@ -26,6 +36,8 @@ create table qml.job (
   args         json not null,
   kwargs       json not null,
   metadata     json not null,
+  extras       json,
+  progress     json,
   constraint live check (state in (0, 1, 2, 3)),
   constraint leased check ((state = 1) = (lease_ts is not null)),
   constraint claimed check (state <> 1 or (worker_id is not null and started_ts is not null and claim_id > 0)),
@@ -56,7 +68,27 @@ create table qml.count (queue text not null, state smallint not null, jobs bigin
 
 create sequence qml.claim_ids;
 create table qml.paused (queue text primary key);
+
+-- What queues may do, where that was set. Of those with a concurrency or a rate a claim locks the row in `turn`, which says up
+-- to when turns are used; a push into a bounded queue locks the other one, perhaps for as long as a caller's transaction
+-- takes, and claims go on meanwhile.
+create table qml.limits (
+  queue text primary key, concurrency integer, rate float8, burst integer not null, max_waiting integer, when_full text not null
+);
+create table qml.turn (queue text primary key, used_ts float8 not null) with (fillfactor = 50);
+
+-- Which job has taken each unique key, and until when; null: while it is unfinished.
+create table qml.unique_key (key text primary key, job_id uuid not null, until float8)
+  with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index on qml.unique_key (until) where until is not null;
+
+-- Of which jobs it is told what becomes of them. Who watches asks again after a while, so a crash may forget it.
+create unlogged table qml.watched (job_id uuid primary key, until float8 not null)
+  with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index on qml.watched (until);
+
 create table qml.lock (name text primary key, owner text not null, until float8 not null);
-create table qml.recurring (id text primary key, schedule bytea not null);
+create table qml.recurring (id text primary key, schedule bytea not null, next_ts float8);  -- null: it is off, or fires no more
+create index on qml.recurring (next_ts) where next_ts is not null;
 create table qml.server (id text primary key, server bytea not null, started_ts float8 not null, heartbeat_ts float8 not null);
 create table qml.message (id bigserial primary key, message bytea not null, sent_ts float8 not null);
