@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qml_nb.config import ServerConfig
 from qml_nb.job import SUCCEEDED
@@ -15,13 +15,21 @@ from qml_nb.tuning.enqueueing import in_calls
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qml_nb.server.registry import WorkerRegistry
     from qml_nb.storage.storage import Storage
 
 
-async def drain_rate(storage: Storage, jobs: int, worker_count: int, queues: Sequence[str] = ("default",)) -> float:
+async def drain_rate(
+    storage: Storage,
+    jobs: int,
+    worker_count: int,
+    queues: Sequence[str] = ("default",),
+    registry: WorkerRegistry | None = None,
+    **options: Any,
+) -> float:
     """Return jobs a second, from the start of the server until the storage says that all are finished."""
-    config = ServerConfig("bench", worker_count=worker_count, queues=queues)
-    server = BackgroundJobServer(storage, synthetic_tasks(), config)
+    config = ServerConfig("bench", worker_count=worker_count, queues=queues, **options)
+    server = BackgroundJobServer(storage, registry or synthetic_tasks(), config)
     before = (await storage.get_job_counts())[SUCCEEDED]
     gc.collect()
     began = perf_counter()
