@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import StorageClosed, StorageUnavailable
-from qml_nb.job import Job, JobState, Outcome
+from qml_nb.job import Job, JobState, Outcome, Report
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
 from tests.contract.states import claim, put
@@ -22,6 +22,7 @@ CALLS: dict[str, Callable[[Storage], Awaitable[Any]]] = {
     "claim": lambda s: s.claim("worker", None, 1, 30.0),
     "settle": lambda s: s.settle([Outcome("id", 1, JobState.SUCCEEDED)]),
     "renew": lambda s: s.renew([JOB]),
+    "report": lambda s: s.report([Report("id", 1, b"1")]),
     "sweep": lambda s: s.sweep(),
     "get": lambda s: s.get("id"),
     "list": lambda s: s.list(),
