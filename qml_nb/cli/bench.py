@@ -50,6 +50,33 @@ def limits(
 
 
 @commands.command()
+def servers(
+    storage: Annotated[str, typer.Option(help="Which storage: redis, postgres.")] = "redis",
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Runs of each but the last two.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure what servers and pools cost, and whether they keep to what they promise.
+
+    What telemetry, middleware and hooks cost a drain; what a second process brings; how soon prefetched jobs are back after
+    a stop, and processes gone after their kernel; how late due jobs and recurring ones are. Takes two to three minutes,
+    on a server of its own.
+
+    Examples:
+
+        qml-nb bench servers
+
+        qml-nb bench servers --storage postgres --repeats 1 --json
+    """
+    from qml_nb.tuning.server_figures import server_figures
+
+    if storage not in _FIGURES:
+        give_up(f"expected --storage to be {' or '.join(_FIGURES)}, got {storage!r}")
+    say(f"{machine()}; {repeats} runs each")
+    figures = list(server_figures(storage, repeats, say))
+    typer.echo(json.dumps({"machine": machine(), "figures": as_records(figures)}) if as_json else as_table(figures))
+
+
+@commands.command()
 def rows(
     numbers: Annotated[list[int] | None, typer.Argument(help="Numbers of the guide's rows; none for all.")] = None,
     storage: Annotated[

@@ -76,4 +76,4 @@ def two_against_one(url: str, repeats: int) -> Figure:
     rounds = rounds_in(SECONDS)
     rates = [[computing_rate(url, servers, rounds=rounds) for servers in (1, 2)] for _ in range(repeats)]
     what = f"two servers in processes against one, jobs that compute for {SECONDS * 1000:g} ms"
-    return figure(what, [two / one for one, two in rates], "times")
+    return figure(what, [two / one for one, two in rates], "times", goal=1.8)

@@ -9,11 +9,10 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from secrets import token_hex
-from time import perf_counter, thread_time, time
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qml_nb import loops
-from qml_nb.config import ServerConfig
 from qml_nb.job import ENQUEUED, PROCESSING, SUCCEEDED, Job, JobState
 from qml_nb.load.tasks import synthetic_tasks
 from qml_nb.server import BackgroundJobServer, WorkerPool, WorkerRegistry
@@ -22,6 +21,7 @@ from qml_nb.storage import open_storage
 from qml_nb.tuning import enqueueing
 from qml_nb.tuning.drain import drain_rate
 from qml_nb.tuning.figures import Figure, figure
+from qml_nb.tuning.process_servers import two_against_one
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Say: TypeAlias = "Callable[[str], None]"
 
 JOBS, MANY, SLOTS = 50_000, 1_000, 100
-CPU_JOBS, CPU_SECONDS = 1_000, 0.005
 RUNNING, PREFETCHED = 100, 400
 DUE_A_SECOND, DUE_SECONDS = 10_000, 3
 RECURRING_SECONDS = 60
@@ -50,7 +49,8 @@ def server_figures(kind: str, repeats: int, say: Say) -> Iterator[Figure]:
             return {name: f"bench_{token_hex(4)}"}
 
         yield _cost(url, fresh, repeats, say)
-        yield _processes(url, fresh, repeats, say)
+        say("two servers in processes against one")
+        yield two_against_one(url, repeats)
         say(f"graceful stop with {RUNNING} running and {PREFETCHED} prefetched jobs")
         yield from _stopping(url, fresh(), repeats)
         say("a kernel killed with -9, two process servers under it")
@@ -96,42 +96,6 @@ def _drained(url: str, options: dict[str, Any], drain: Callable[[Storage], Await
             return await drain(storage)
 
     return loops.run(run())
-
-
-# -- processes
-
-
-def crunch(seconds: float) -> None:
-    """Use so many seconds of a processor."""
-    end = thread_time() + seconds
-    while thread_time() < end:
-        pass
-
-
-def _processes(url: str, fresh: Callable[[], dict[str, Any]], repeats: int, say: Say) -> Figure:
-    what = f"two process servers, {CPU_JOBS:,} jobs of {CPU_SECONDS * 1000:g} ms CPU"
-    say(what)
-    both = [(_crunched(url, fresh(), 2), _crunched(url, fresh(), 1)) for _ in range(repeats)]
-    limits = [one for _, one in both]
-    return figure(what, [two for two, _ in both], "jobs/s", limits=limits, limit_is="one such server", share_goal=1.8)
-
-
-def _crunched(url: str, options: dict[str, Any], servers: int) -> float:
-    """Return jobs a second of so many servers with one slot each, from when all of them are there."""
-    registry = WorkerRegistry()
-    registry.register("crunch", crunch)
-    config = ServerConfig("bench", worker_count=1, fetch_batch_size=2)
-
-    async def run() -> float:
-        async with await open_storage(url, **options) as storage:
-            await _registered(storage, servers)
-            began = perf_counter()
-            await storage.enqueue_many(Job("crunch", [CPU_SECONDS]) for _ in range(CPU_JOBS))
-            await storage.drained(timeout=_LONG)
-            return CPU_JOBS / (perf_counter() - began)
-
-    with WorkerPool(url, registry, config, servers=servers, where="process", storage_options=options):
-        return loops.run(run())
 
 
 # -- a graceful stop
@@ -214,10 +178,9 @@ def _killed(url: str, fresh: Callable[[], dict[str, Any]], repeats: int) -> Figu
 
 def _kill(url: str, options: dict[str, Any]) -> float:
     command = [sys.executable, "-c", _KERNEL, url, *map(str, next(iter(options.items())))]
-    kernel = subprocess.Popen(command, stdin=subprocess.PIPE)
-    pids = loops.run(_busy_servers(url, options))
-    kernel.kill()
-    kernel.wait()
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as kernel:
+        pids = loops.run(_busy_servers(url, options))
+        kernel.kill()
     began = perf_counter()
     while any(map(_is_alive, pids)) and perf_counter() - began < _LONG:
         loops.run(asyncio.sleep(0.01))
