@@ -153,7 +153,7 @@ def as_updated(jobs: Sequence[Job]) -> tuple[list[Any], ...]:
         [job.args_json.decode() for job in jobs],
         [job.kwargs_json.decode() for job in jobs],
         [job.metadata_json.decode() for job in jobs],
-        [job.retry and _encoded(job.retry) for job in jobs],
+        [None if job.retry is None else _encoded(job.retry) for job in jobs],
     )
 
 
@@ -163,7 +163,7 @@ def _encoded(value: Extras | RetryPolicy) -> str:
 
 def _extras_of(jobs: Sequence[Job]) -> list[str | None]:
     extras = [job.extras for job in jobs]
-    return [] if extras.count(None) == len(extras) else [each and _encoded(each) for each in extras]
+    return [] if extras.count(None) == len(extras) else [None if each is None else _encoded(each) for each in extras]
 
 
 def _shared(jobs: Sequence[Job], value: Callable[[Job], Any]) -> list[Any]:
