@@ -99,6 +99,26 @@ async def test_a_key_that_was_taken_for_a_job_that_is_there_by_now_is_given_back
     assert await holder(storage) is None
 
 
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_job_that_is_stored_while_its_resend_takes_keys_keeps_its_own(
+    storage, schema, direct, watcher, ends
+) -> None:
+    job, old = keyed(unique_for=600.0), f"{schema}.qml_jobs_unique_key"
+    await direct.execute(f"insert into {old} values ('old', gen_random_uuid(), 0)")
+    transaction = direct.transaction()
+    await transaction.start()
+    await direct.execute(f"select from {old} for update")
+    resending = asyncio.create_task(storage.enqueue_many([Job("another", unique_key="old"), job]))
+    await waits(watcher)
+    assert await storage.enqueue(job) is True
+    if ends:
+        await storage.cancel(job.id)
+    await transaction.rollback()
+
+    assert await resending == 1
+    assert await holder(storage) == job.id
+
+
 # -- bounds
 
 
