@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 from time import monotonic
 from typing import Any
@@ -11,7 +12,8 @@ import asyncpg
 import pytest
 
 from qml_nb import BackgroundJobServer, Job, JobState, StorageUnavailable
-from qml_nb.job import Outcome
+from qml_nb.errors import CapacityExceeded
+from qml_nb.job import LIVE, Outcome, Report
 from qml_nb.load import synthetic_tasks
 from qml_nb.storage.postgres.names import Names
 from qml_nb.storage.storage import Storage
@@ -54,6 +56,7 @@ class Meddlers:
         claimed = await self.storage.claim("w", None, 30, 30.0)
         self.random.shuffle(claimed)
         await self.storage.renew(claimed)
+        await self.storage.backend.report([Report(job.id, job.claim_id, b"1") for job in claimed])
         await asyncio.gather(*(self.storage.retry(job, 0.0) for job in claimed))
 
     async def move(self) -> None:
@@ -67,10 +70,20 @@ class Meddlers:
         )
 
     async def push(self) -> None:
-        await self.storage.backend.push(self.shuffled())
+        await self.storage.backend.push(self.shuffled(), each=self.random.random() < 0.5)
 
     async def sweep(self) -> None:
         await self.storage.sweep(20)
+
+    async def erase(self) -> None:
+        await self.storage.backend.erase([job.id for job in self.shuffled()[:5]])
+
+    async def watch(self) -> None:
+        await self.storage.backend.watch([job.id for job in self.shuffled()], 30.0)
+
+    async def bound(self) -> None:
+        bounds = {"concurrency": 20, "rate": 1e6, "burst": 15, "max_waiting": 40, "when_full": "drop_oldest"}
+        await self.storage.configure_queue(self.random.choice("ab"), **self.random.choice([{}, bounds]))
 
     async def go_on(self, act: Callable[[], Awaitable[None]], until: float) -> int:
         turns = 0
@@ -85,7 +98,7 @@ async def test_writers_of_the_same_jobs_never_lock_each_other_out(connect, url, 
     storage: Storage = await connect(url, max_connections=20)
     jobs = await put(storage, 60, max_retries=1_000)
     some, before = Meddlers(storage, jobs), await deadlocks(direct)
-    acts = [some.claim_and_settle, some.move, some.update, some.push] * 2 + [some.sweep]
+    acts = [some.claim_and_settle, some.move, some.update, some.push] * 2 + [some.sweep, some.watch]
 
     turns = await asyncio.gather(*(some.go_on(act, monotonic() + 3.0) for act in acts))
 
@@ -95,6 +108,44 @@ async def test_writers_of_the_same_jobs_never_lock_each_other_out(connect, url, 
     found = await storage.backend.get([job.id for job in jobs])
     counted = Counter(job.state for job in found if job is not None)
     assert {state: many for state, many in (await storage.get_job_counts()).items() if many} == counted
+
+
+async def test_writers_of_jobs_with_keys_in_bounded_queues_never_lock_each_other_out(connect, url, direct) -> None:
+    """Keys and bounds have their place in the order; who holds a key is a job that is there, and the only one with it."""
+    storage: Storage = await connect(url, max_connections=20, max_jobs=50)
+    jobs = [
+        Job("work", queue="ab"[number % 2], priority=number % 3, max_retries=9, unique_key=key, unique_for=window)
+        for number, (key, window) in enumerate([*KEYS, *KEYS])
+    ]
+    some, before = Meddlers(storage, jobs), await deadlocks(direct)
+    acts = [some.claim_and_settle, some.move, some.push, some.push] * 2
+    acts += [some.sweep, some.watch, some.erase, some.bound, some.update]
+
+    turns = await asyncio.gather(*(some.go_on(forgiving(act), monotonic() + 3.0) for act in acts))
+
+    print(f"\nturns {turns}")
+    assert min(turns) > 3
+    assert await deadlocks(direct) == before
+    found = [job for job in await storage.backend.get([job.id for job in jobs]) if job is not None]
+    counted = Counter(job.state for job in found)
+    assert {state: many for state, many in (await storage.get_job_counts()).items() if many} == counted
+    held = {job.unique_key: job.id for job in found if job.state in LIVE and job.unique_for is None}
+    assert len(held) == sum(job.state in LIVE and job.unique_for is None for job in found)
+    lasting = [key for key, window in KEYS if window is None]
+    assert await storage.backend.holders(lasting) == [held.get(key) for key in lasting]
+
+
+KEYS = [(f"key {number}", 0.05 if number % 3 == 0 else None) for number in range(20)]
+
+
+def forgiving(act: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """What goes on where something is full."""
+
+    async def forgive() -> None:
+        with suppress(CapacityExceeded):
+            await act()
+
+    return forgive
 
 
 async def deadlocks(connection: Any) -> int:

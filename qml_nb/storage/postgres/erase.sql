@@ -1,14 +1,13 @@
 -- Remove jobs in any state. Returns the ids of those that were there.
 create or replace function qml.erase(ids uuid[]) returns setof uuid language plpgsql @pinned@ as $$
-declare gone uuid[]; ran text[];
+declare live uuid[]; finished uuid[]; gone uuid[]; ran text[];
 begin
-  perform from qml.job j where j.id = any(ids) order by j.id for update;
-  perform from qml.done d where d.id = any(ids) order by d.id for update;
+  select l.live, l.finished into live, finished from qml.lock_jobs(ids) l;
   if exists (select from qml.unique_key) then perform qml.erase_keys(ids); end if;
   with gone as (
-    delete from qml.job j where j.id = any(ids) returning j.id, j.queue, j.state
+    delete from qml.job j where j.id = any(live) returning j.id, j.queue, j.state
   ), gone_too as (
-    delete from qml.done d where d.id = any(ids) returning d.id, d.queue, d.state
+    delete from qml.done d where d.id = any(finished) returning d.id, d.queue, d.state
   ), both_of_them as (
     select * from gone union all select * from gone_too
   ), counted as (

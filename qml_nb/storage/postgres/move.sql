@@ -1,21 +1,19 @@
 -- Move jobs by hand. Returns the ids of those that were moved.
 create or replace function qml.move(ids uuid[], target smallint, allowed smallint[], at float8, ttl float8, most bigint)
 returns setof uuid language plpgsql @pinned@ as $$
-declare t float8 := qml.clock(at); back uuid[]; keyed boolean; moved uuid[] := '{}'; more uuid[]; ran text[];
+declare t float8 := qml.clock(at); live uuid[]; finished uuid[]; back uuid[]; keyed boolean; moved uuid[] := '{}'; more uuid[]; ran text[];
 begin
-  perform from qml.job j where j.id = any(ids) order by j.id for update;
-  perform from qml.done d where d.id = any(ids) order by d.id for update;
+  select l.live, l.finished into live, finished from qml.lock_jobs(ids) l;
   if target < 4 then
     select coalesce(array_agg(d.id), '{}'), bool_or(d.extras is not null) into back, keyed
-      from qml.done d where d.id = any(ids) and d.state = any(allowed);
+      from qml.done d where d.id = any(finished) and d.state = any(allowed);
     if cardinality(back) > 0 and most is not null then perform qml.lock_room(); end if;
     if keyed then
       back := qml.with_their_keys(array(select i from unnest(ids) i where i = any(back)), t);
     end if;
     if cardinality(back) > 0 and most is not null then perform qml.make_room(cardinality(back), most); end if;
     with old as (
-      select j.id, j.queue, j.state from qml.job j where j.id = any(ids) and j.state = any(allowed)
-       order by j.id for update  -- also one that became live again since: what is counted is what is changed
+      select j.id, j.queue, j.state from qml.job j where j.id = any(live) and j.state = any(allowed)
     ), changed as (
       update qml.job j set state = target, attempt = 0, run_ts = t, worker_id = null, lease_ts = null, started_ts = null, error = null
         from old where j.id = old.id
@@ -23,7 +21,7 @@ begin
       insert into qml.count (queue, state, jobs) select queue, state, -count(*) from old group by queue, state
     ) select coalesce(array_agg(o.id), '{}'), array_agg(o.queue) filter (where o.state = 1) into moved, ran from old o;
     with back_again as (
-      delete from qml.done d where d.id = any(back) and d.state = any(allowed) returning d.*
+      delete from qml.done d where d.id = any(back) returning d.*
     ), entered as (
       insert into qml.job
       select id, queue, method, priority, max_retries, timeout, job_type, created_ts, target, 0, claim_id, t, null, null, null, null,
@@ -40,15 +38,14 @@ begin
     end if;
   else
     with old as (
-      select d.id, d.queue, d.state from qml.done d where d.id = any(ids) and d.state = any(allowed)
-       order by d.id for update
+      select d.id, d.queue, d.state from qml.done d where d.id = any(finished) and d.state = any(allowed)
     ), changed as (
       update qml.done d set state = target, finished_ts = t, expires_ts = t + ttl from old where d.id = old.id
     ), counted as (
       insert into qml.count (queue, state, jobs) select queue, state, -count(*) from old group by queue, state
     ) select coalesce(array_agg(id), '{}') into moved from old;
     with ended as (
-      delete from qml.job j where j.id = any(ids) and j.state = any(allowed) returning j.*
+      delete from qml.job j where j.id = any(live) and j.state = any(allowed) returning j.*
     ), kept as (
       insert into qml.done
       select id, queue, method, priority, max_retries, timeout, job_type, created_ts, target, attempt, claim_id, run_ts, worker_id,

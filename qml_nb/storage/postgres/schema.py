@@ -16,7 +16,18 @@ VERSION = 1
 MIGRATIONS = {1: "schema"}
 """The file that leads to each version. Functions are dropped and made anew with every one of them."""
 FUNCTIONS = (
-    *("clock", "wake", "open_queues", "turns", "make_room", "without_finished", "get", "unique_keys", "watch"),
+    *(
+        "clock",
+        "wake",
+        "open_queues",
+        "turns",
+        "make_room",
+        "without_finished",
+        "get",
+        "lock_jobs",
+        "unique_keys",
+        "watch",
+    ),
     *(
         "admit",
         "move",

@@ -3,16 +3,14 @@ create or replace function qml.update(
   ids uuid[], queues text[], methods text[], priorities integer[], retries integer[], timeouts float8[], types text[],
   args json[], kwargs json[], metadata json[], policies json[], expected smallint
 ) returns setof uuid language plpgsql @pinned@ as $$
-declare written uuid[]; kept uuid[]; ran text[];
+declare live uuid[]; finished uuid[]; written uuid[]; kept uuid[]; ran text[];
 begin
-  perform from qml.job j where j.id = any(ids) order by j.id for update;
-  perform from qml.done d where d.id = any(ids) order by d.id for update;
+  select l.live, l.finished into live, finished from qml.lock_jobs(ids) l;
   with told as materialized (
     select * from unnest(ids, queues, methods, priorities, retries, timeouts, types, args, kwargs, metadata, policies)
                   u(id, queue, method, priority, retries, timeout, type, args, kwargs, metadata, policy)
   ), old as (
-    select j.id, j.queue, j.state from qml.job j where j.id = any(ids) and (expected is null or j.state = expected)
-     order by j.id for update  -- also one that became live again since: what is counted is what is changed
+    select j.id, j.queue, j.state from qml.job j where j.id = any(live) and (expected is null or j.state = expected)
   ), changed as (
     update qml.job j set queue = u.queue, method = u.method, priority = u.priority, max_retries = u.retries, timeout = u.timeout,
            job_type = u.type, args = u.args, kwargs = u.kwargs, metadata = u.metadata, extras = qml.with_policy(j.extras, u.policy)
@@ -28,8 +26,7 @@ begin
     select * from unnest(ids, queues, methods, priorities, retries, timeouts, types, args, kwargs, metadata, policies)
                   u(id, queue, method, priority, retries, timeout, type, args, kwargs, metadata, policy)
   ), old as (
-    select d.id, d.queue, d.state from qml.done d where d.id = any(ids) and (expected is null or d.state = expected)
-     order by d.id for update
+    select d.id, d.queue, d.state from qml.done d where d.id = any(finished) and (expected is null or d.state = expected)
   ), changed as (
     update qml.done d set queue = u.queue, method = u.method, priority = u.priority, max_retries = u.retries, timeout = u.timeout,
            job_type = u.type, args = u.args, kwargs = u.kwargs, metadata = u.metadata, extras = qml.with_policy(d.extras, u.policy)
