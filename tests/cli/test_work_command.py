@@ -154,7 +154,7 @@ def test_an_error_in_the_module_is_shown_from_its_first_line_on(place, source, l
     [
         (["--queues", "a=6,b"], 1, "expected --queues to have a share for each queue, got 'a=6,b'"),
         (["--queues", ","], 1, "expected --queues to name a queue"),
-        (["--queues", "a=0"], 1, "expected queues['a'] to be a finite number above 0"),
+        (["--queues", "a=0"], 1, "expected queues['a'] to be a number from 1e-9 to 1e9"),
         (["--queue-order", "fair"], 2, "--queue-order"),
         (["--all-queues", "--queue-order", "strict"], 1, "expected queues to be named where queue_order is strict"),
         (["--workers", "0"], 2, "--workers"),

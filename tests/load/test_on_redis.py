@@ -43,9 +43,9 @@ async def test_a_thousand_jobs_a_second_keep_their_intended_instants(storage) ->
 async def test_a_far_server_makes_no_job_late_that_left_in_time(storage, monkeypatch) -> None:
     push = storage.backend.push
 
-    async def far(jobs):
+    async def far(jobs, **how):
         await asyncio.sleep(0.04)
-        return await push(jobs)
+        return await push(jobs, **how)
 
     monkeypatch.setattr(storage.backend, "push", far)
     generator = LoadGenerator(storage, rate=500)
