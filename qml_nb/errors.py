@@ -35,7 +35,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from math import inf
 from reprlib import Repr
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -319,6 +319,10 @@ class QueueFull(CapacityExceeded):
 
 class StorageUnavailable(StorageError, ConnectionError):
     """The server behind the storage can't be reached."""
+
+    def __new__(cls, *args: object) -> Self:
+        """Make it as an OSError is made: asked for `__new__` first, RuntimeError refuses, and Dask's pickling asks."""
+        return ConnectionError.__new__(cls, *args)
 
 
 class SchemaMismatch(StorageError):

@@ -155,8 +155,10 @@ class _Tasks:
 
 
 def _raised(error: BaseException) -> Raised:
+    """Put an error into words, without the frame of ours that called the task."""
+    own = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
     delay = error.delay if isinstance(error, Retry) else None
-    return Raised(describe(error), kinds_of(error), isinstance(error, Retry), delay)
+    return Raised(describe(own), kinds_of(error), isinstance(error, Retry), delay)
 
 
 def _messages(end: socket) -> Iterator[bytes]:

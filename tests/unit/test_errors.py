@@ -162,6 +162,14 @@ def test_every_error_keeps_type_text_and_fields_over_pickling(error: QMLError, p
         assert vars(twin) == vars(error)
 
 
+@pytest.mark.parametrize("error", [error for error, _ in SAMPLES], ids=lambda error: type(error).__name__)
+def test_every_error_can_be_made_without_its_init_as_dask_does_when_it_unpickles(error: QMLError) -> None:
+    twin = type(error).__new__(type(error), *error.args)
+    twin.args = error.args
+    twin.__dict__.update(vars(error))
+    assert str(twin) == str(error)
+
+
 @pytest.mark.parametrize("error", [error for error, _ in SAMPLES if type(error) is not QMLError])
 def test_every_error_is_also_the_builtin_that_it_refines(error: QMLError) -> None:
     with pytest.raises(BUILTINS[type(error)]):
