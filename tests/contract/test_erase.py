@@ -2,7 +2,7 @@
 
 import pytest
 
-from qml_nb.job import JobState
+from qml_nb.job import Job, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import bring_to, claim, claim_ids, put
@@ -27,6 +27,16 @@ async def test_others_stay(storage: Storage) -> None:
     await storage.delete(second.id)
 
     assert await claim_ids(storage) == [first.id, third.id]
+
+
+async def test_a_scheduled_job_that_is_stored_again_is_due_once(storage: Storage) -> None:
+    await storage.schedule(Job("work"), delay=5, now=NOW)
+    [job] = await storage.list()
+    await storage.delete(job.id)
+    await storage.backend.push([job])
+
+    assert (await storage.sweep(now=at(5))).promoted == 1
+    assert await claim_ids(storage) == [job.id]
 
 
 async def test_there_may_be_no_such_job(storage: Storage) -> None:

@@ -69,13 +69,13 @@ class Places(Queues):
 
     def _place(self, job: Job, queue: Queue) -> None:
         """Put a new job where it belongs, also if that very object lies there already, as one that was erased."""
+        another = replace(job)  # leaves the entry of the erased one dead
+        self._jobs.replace(another)
         if job.state is ENQUEUED:
-            another = replace(job)  # leaves the entry of the erased one dead
-            self._jobs.replace(another)
             queue.push(another)
         else:
             queue.counts[SCHEDULED] += 1
-            self._note(job)
+            self._note(another)
 
     def _put(self, old: Job, new: Job) -> None:
         """Put `new` in the place of `old`, wherever the two belong."""
