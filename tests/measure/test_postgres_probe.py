@@ -135,7 +135,7 @@ async def test_every_table_of_the_install_is_read_and_no_other(url) -> None:
 
     mine = {one.table for one in read_postgres(url).tables}
     assert mine == {name for name in made if not name.startswith("qml_jobs_test")}
-    assert len(mine) == 9
+    assert len(mine) == 13
     theirs = read_postgres(url, table_name="qml_jobs_test")
     assert table(theirs, "qml_jobs_test").inserts == 3
 
