@@ -8,7 +8,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from qml_nb.servers import LocalServers
+from qml_nb.servers import LocalServer, LocalServers
 from qml_nb.storage import open_storage
 from qml_nb.storage.storage import Storage
 from tests.versions import PROGRAMS
@@ -27,6 +27,12 @@ def servers() -> Iterator[LocalServers]:
 def url(servers: LocalServers) -> str:
     """The address of a server that nobody freezes or stops."""
     return servers.postgres(programs=PROGRAMS)
+
+
+@pytest.fixture(scope="session")
+def talkative(servers: LocalServers) -> LocalServer:
+    """A server that writes down what it is asked."""
+    return servers.server(servers.postgres(programs=PROGRAMS, options={"log_statement": "all"}))
 
 
 @pytest.fixture

@@ -6,8 +6,12 @@ from collections import Counter
 import pytest
 
 from qml_nb import Job, JobState
-from qml_nb.errors import StorageUnavailable
+from qml_nb.errors import QueueFull, StorageUnavailable
+from qml_nb.retry import RetryPolicy
+from qml_nb.servers import LocalServer
+from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim_ids, ids
+from tests.postgres.wire import listening
 
 MANY = 1_200
 
@@ -23,6 +27,7 @@ def jobs_of_all_kinds(many: int = MANY) -> list[Job]:
             timeout=1.5 if number % 2 else None,
             job_type="kind" if number % 3 else None,
             metadata={"m": [number]},
+            retry=RetryPolicy.fixed(number) if number % 4 == 0 else None,
         )
         for number in range(many)
     ]
@@ -94,3 +99,42 @@ async def test_a_caller_cancelled_in_the_middle_stores_all_or_none_and_harms_no_
         assert len(there) == 1
         assert await storage.enqueue_many(jobs) in (0, MANY)
     assert (await storage.get_job_counts())[JobState.ENQUEUED] == 20 * MANY
+
+
+async def copies(storage: Storage, talkative: LocalServer, jobs: list[Job]) -> int:
+    """How many statements of a call were a COPY."""
+    with listening(talkative) as asked:
+        await storage.enqueue_many(jobs)
+    return sum("COPY" in statement for statement in asked)
+
+
+async def test_only_jobs_without_a_key_for_queues_without_a_bound_are_copied(connect, talkative) -> None:
+    storage = await connect(talkative.url)
+    keyed = Job("work", unique_key="key")
+    assert await copies(storage, talkative, jobs_of_all_kinds()) == 1
+    assert await copies(storage, talkative, [*jobs_of_all_kinds(), keyed]) == 0
+    await storage.configure_queue("elsewhere", max_waiting=1)
+    assert await copies(storage, talkative, jobs_of_all_kinds()) == 1
+    assert await storage.backend.holders(["key"]) == [keyed.id]
+    assert (await storage.get_job_counts())[JobState.ENQUEUED] == 3 * MANY + 1
+
+
+async def test_of_a_large_call_with_keys_each_key_is_taken_once(storage) -> None:
+    jobs = [Job("work", unique_key=f"key {number % 700}") for number in range(MANY)]
+    assert await storage.enqueue_many(jobs) == 700
+    assert await storage.enqueue_many(jobs[::-1]) == 0
+    assert await storage.backend.holders([f"key {number}" for number in range(700)]) == ids(jobs[:700])
+
+
+@pytest.mark.parametrize("when_full", ["reject", "drop_oldest"])
+async def test_a_large_call_keeps_to_the_bound_of_a_queue(storage, when_full) -> None:
+    jobs = jobs_of_all_kinds()
+    await storage.configure_queue("queue 1", max_waiting=300, when_full=when_full)
+    if when_full == "reject":
+        with pytest.raises(QueueFull, match="queue 'queue 1' holds max_waiting=300 waiting jobs, so 400 more"):
+            await storage.enqueue_many(jobs)
+        assert await storage.list() == []
+    else:
+        assert await storage.enqueue_many(jobs) == MANY
+        oldest = sorted((job for job in jobs if job.queue == "queue 1"), key=lambda job: (job.priority, job.id))
+        assert ids(await storage.list("deleted", limit=MANY)) == sorted(ids(oldest[:100]), reverse=True)

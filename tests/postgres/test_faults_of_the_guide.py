@@ -40,12 +40,6 @@ from tests.versions import PROGRAMS
 QML = "qml_jobs"
 
 
-@pytest.fixture(scope="module")
-def talkative(servers: LocalServers) -> LocalServer:
-    """A server that writes down what it is asked."""
-    return servers.server(servers.postgres(programs=PROGRAMS, options={"log_statement": "all"}))
-
-
 @pytest.fixture
 async def heard(connect: Any, talkative: LocalServer) -> Storage:
     """A storage there, each statement used once on its only connection, and empty again."""

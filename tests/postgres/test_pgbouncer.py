@@ -17,6 +17,7 @@ from tests.contract.states import claim, ids, put
 from tests.places import certificate
 from tests.postgres.pooler import pgbouncer
 from tests.postgres.waiting import known, waits
+from tests.verbs import exercise
 
 LONG = 30.0
 """Seconds that no wait in these tests takes."""
@@ -89,6 +90,21 @@ async def test_a_server_drains_a_queue(pooled, connect, url, listens) -> None:
         await storage.enqueue_many(Job("noop") for _ in range(300))
         await storage.drained(timeout=LONG)
     assert (await storage.get_job_counts())[JobState.SUCCEEDED] == 300
+
+
+async def test_every_verb_works_where_messages_come_from_the_server_itself(pooled, connect, url) -> None:
+    await exercise(await connect(pooled, statement_cache_size=0, listen_dsn=url))
+
+
+async def test_where_nothing_is_heard_results_and_turns_are_looked_for(behind) -> None:
+    await behind.configure_queue("default", rate=20.0)
+    jobs = await put(behind, 2)
+    result = asyncio.create_task(behind.result(jobs[1].id, timeout=LONG))
+    for _ in jobs:
+        assert await behind.wait(timeout=LONG)
+        [job] = await behind.fetch_available_jobs_atomic("worker")
+        await behind.complete(job, job.args)
+    assert await result == [1]
 
 
 async def test_many_who_come_first_at_once_make_the_schema_once(pooled, connect, schema, direct) -> None:

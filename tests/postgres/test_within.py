@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from qml_nb import Job, JobState, open_storage
-from qml_nb.errors import CapacityExceeded, InvalidJob, InvalidValue, StorageClosed
+from qml_nb.errors import CapacityExceeded, InvalidJob, InvalidValue, QueueFull, StorageClosed
 from tests.contract.states import bring_to, claim_ids, ids, put
 
 
@@ -115,6 +115,49 @@ async def test_a_storage_that_is_full_says_so_to_the_caller(connect, url, orders
         with pytest.raises(CapacityExceeded, match="max_jobs"):
             await storage.enqueue(Job("ship"), connection=orders)
     assert await storage.list() == []
+
+
+@pytest.mark.parametrize("when_full", ["reject", "block"])
+async def test_a_full_queue_says_so_to_the_caller(storage, orders, when_full) -> None:
+    await storage.configure_queue("default", max_waiting=1, when_full=when_full)
+    async with rolled_back(orders):
+        await storage.enqueue(Job("ship"), connection=orders)
+        with pytest.raises(QueueFull, match="queue 'default' holds max_waiting=1 waiting jobs, so 1 more"):
+            await storage.enqueue(Job("ship"), connection=orders)
+    assert await storage.list() == []
+
+
+async def test_a_full_queue_drops_its_oldest_with_what_the_transaction_wrote(storage, orders) -> None:
+    await storage.configure_queue("default", max_waiting=1, when_full="drop_oldest")
+    [old] = await put(storage)
+    async with rolled_back(orders):
+        await storage.enqueue(Job("ship"), connection=orders)
+    assert ids(await storage.get_available_jobs()) == [old.id]
+    async with orders.transaction():
+        await storage.enqueue(new := Job("ship"), connection=orders)
+        assert ids(await storage.get_available_jobs()) == [old.id]
+    assert ids(await storage.get_available_jobs()) == [new.id]
+
+
+async def test_while_a_transaction_pushes_into_a_bounded_queue_claims_go_on(storage, orders) -> None:
+    await storage.configure_queue("default", max_waiting=5, concurrency=2, rate=1_000)
+    [old] = await put(storage)
+    async with orders.transaction():
+        await storage.enqueue(Job("ship"), connection=orders)
+        async with asyncio.timeout(5):
+            assert await claim_ids(storage) == [old.id]
+
+
+async def test_a_key_is_taken_if_and_when_the_transaction_commits(storage, orders) -> None:
+    async with rolled_back(orders):
+        assert await storage.enqueue(Job("ship", unique_key="key"), connection=orders) is True
+        assert await storage.enqueue(Job("ship", unique_key="key"), connection=orders) is False
+        assert await storage.backend.holders(["key"]) == [None]
+    async with orders.transaction():
+        assert await storage.enqueue(job := Job("ship", unique_key="key"), connection=orders) is True
+    assert await storage.backend.holders(["key"]) == [job.id]
+    async with orders.transaction():
+        assert await storage.enqueue(Job("ship", unique_key="key"), connection=orders) is False
 
 
 async def test_what_is_no_connection_or_no_new_job_is_refused(storage, orders) -> None:

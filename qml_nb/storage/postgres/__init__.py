@@ -49,13 +49,15 @@ class PostgresStorage(GatheredStorage):
             job: a new job.
             connection: an asyncpg connection to the same database. The job is stored in the transaction that is open there:
                 it exists, and workers are woken, if and when that commits (`totals` count it at once). With `max_jobs`
-                every other push waits until then. Without one, it is on its way at once, together with
-                those of this event loop's other callers; what is returned is then a future that asyncio takes for a
-                coroutine too: `gather` makes no task of it, which is half of what the call would cost.
+                every other push waits until then, with a bound of its queue or a unique key every other one there.
+                A full queue refuses it, unless it drops its oldest: nobody waits for room in a transaction. Without
+                one, it is on its way at once, together with those of this event loop's other callers; what is returned
+                is then a future that asyncio takes for a coroutine too: `gather` makes no task of it, which is half of
+                what the call would cost.
 
         Raises:
             InvalidJob: this is no job, or not a new one.
-            CapacityExceeded: the storage is full.
+            CapacityExceeded: the storage is full; as QueueFull, its queue is.
             StorageUnavailable: the server can't be reached, or did not answer.
             asyncpg.PostgresError: what the caller's connection raises is the caller's, whose transaction has failed.
         """
