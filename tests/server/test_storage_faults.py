@@ -8,6 +8,7 @@ import pytest
 
 from qml_nb import Job, JobState, RetryPolicy, StorageUnavailable
 from qml_nb.server import server as server_module
+from qml_nb.server.demand import MOST
 from tests.server.faults import Faulty
 from tests.server.waiting import ended, full_house, in_state, run, until
 
@@ -210,7 +211,7 @@ async def test_no_more_is_claimed_while_too_many_outcomes_wait(storage, registry
     await storage.enqueue_many(jobs)
     await serve(worker_count=10)
     await until(lambda: faults.calls["settle"] > 5)
-    assert 50 < len(once) <= 70
+    assert 50 < len(once) <= 50 + 10 + MOST  # and what one more claim may have brought
     faults.fail["settle"] = 0
     await ended(storage, *jobs)
     assert sorted(once) == list(range(500))

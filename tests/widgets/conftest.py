@@ -10,7 +10,7 @@ import pytest
 
 from qml_nb.servers import LocalServer, LocalServers
 from qml_widgets import ControlRoom
-from tests.widgets.page import Page
+from tests.widgets.page import Page, no_threads_left
 
 Rooms = Callable[..., ControlRoom]
 """Makes a control room; takes what `ControlRoom` takes."""
@@ -38,6 +38,7 @@ def new_room(page: Page) -> Iterator[Rooms]:
         room.close()
         assert room.pool.join(10)
         assert room.load.join(10)
+    no_threads_left()
 
 
 @pytest.fixture

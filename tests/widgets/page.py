@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import traceback
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -40,3 +43,18 @@ def until(condition: Callable[[], Any], what: str, timeout: float = 20.0) -> Non
     while not condition():
         assert monotonic() < end, f"not within {timeout:g} s: {what}"
         sleep(0.01)
+
+
+def no_threads_left() -> None:
+    """Return once every thread of a control room has ended; one that does not is shown where it stands."""
+
+    def left() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if "control-room" in thread.name]
+
+    end = monotonic() + 20.0
+    while left() and monotonic() < end:
+        sleep(0.01)
+    frames = sys._current_frames()
+    assert not left(), "\n".join(
+        f"{thread.name}\n{''.join(traceback.format_stack(frames.get(thread.ident or 0)))}" for thread in left()
+    )

@@ -11,7 +11,7 @@ import pytest
 
 from qml_nb import InvalidValue, Job, MemoryStorage, WorkerRegistry
 from qml_nb.load import Mix
-from tests.widgets.page import until
+from tests.widgets.page import no_threads_left, until
 
 if TYPE_CHECKING:
     from qml_widgets import ControlRoom
@@ -154,7 +154,7 @@ def test_close_stops_everything_and_closes_every_widget(room: ControlRoom) -> No
     assert room.pool.join(5)
     assert room.load.join(5)
     assert [widget.comm for widget in widgets] == [None] * len(widgets)
-    until(lambda: "control-room" not in " ".join(thread.name for thread in threading.enumerate()), "threads to end")
+    no_threads_left()
     with pytest.raises(InvalidValue, match="make a new ControlRoom"):
         room.start()
 

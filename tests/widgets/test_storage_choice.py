@@ -18,7 +18,7 @@ from qml_nb.storage import open_storage
 from qml_nb.storage.sync import run_sync
 from qml_widgets import ControlRoom
 from tests.widgets.conftest import Rooms
-from tests.widgets.page import until
+from tests.widgets.page import no_threads_left, until
 from tests.widgets.test_control_room import newest, wait_for_rate
 from tests.widgets.test_room_and_page import say, troubles
 
@@ -168,7 +168,7 @@ def test_local_servers_end_with_the_room(room: ControlRoom, local: str) -> None:
     room.close()
     assert perf_counter() - began < 1
     until(lambda: not own.is_running and not own.directory.exists(), "the end of the server")
-    until(lambda: "control-room" not in " ".join(thread.name for thread in threading.enumerate()), "threads to end")
+    no_threads_left()
     with pytest.raises(InvalidValue, match="make a new ControlRoom"):
         room.use_storage("memory")
 
@@ -180,7 +180,7 @@ def test_a_room_that_closes_while_a_server_starts_leaves_nothing(room: ControlRo
         future.result(LONG)
     servers = room._switch._storages.local._servers
     until(lambda: servers is None or repr(servers) == "LocalServers(stopped)", "the end of the server")
-    until(lambda: "control-room" not in " ".join(thread.name for thread in threading.enumerate()), "threads to end")
+    no_threads_left()
     assert servers is None or not servers.directory.exists()
 
 
