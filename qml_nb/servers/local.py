@@ -176,6 +176,8 @@ class LocalServers:
         """Return a port that was not used here before; its directory, which one thread only can make, reserves it."""
         while True:
             port = choice(_PORTS)  # the system's randomness: two notebooks that seed `random` alike would meet
+            if port in self._servers:  # of another kind
+                continue
             with suppress(FileExistsError):
                 (self.directory / f"{kind}-{port}").mkdir(mode=0o700)
                 return port

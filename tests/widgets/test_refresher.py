@@ -59,6 +59,21 @@ def test_nothing_is_drawn_after_close() -> None:
     assert not any(thread.name == "control-room refresher" for thread in threading.enumerate())
 
 
+def test_a_close_that_comes_as_news_are_taken_is_heard() -> None:
+    drawn: list[int] = []
+    refresher = Refresher(lambda: drawn.append(1))
+
+    class News(threading.Event):
+        def clear(self) -> None:
+            refresher.close(0)
+            super().clear()
+
+    refresher._news = News()
+    refresher.poke()
+    until(lambda: not any(thread.name == "control-room refresher" for thread in threading.enumerate()), "its end")
+    assert not drawn
+
+
 def test_close_before_the_first_poke_starts_no_thread() -> None:
     refresher = Refresher(lambda: None)
     refresher.close()

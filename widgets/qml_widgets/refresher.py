@@ -54,9 +54,10 @@ class Refresher:
         failed = False
         while True:
             self._news.wait()
-            if self._closed.wait(max(self._drawn[0] + 1.0 - monotonic(), 0.0)):
-                return
+            self._closed.wait(max(self._drawn[0] + 1.0 - monotonic(), 0.0))
             self._news.clear()
+            if self._closed.is_set():  # asked after that, which may have cleared the news of it
+                return
             self._drawn.append(monotonic())
             try:
                 self._draw()
