@@ -12,7 +12,7 @@ import asyncpg
 from qml_nb.storage.postgres.encryption import encryption
 from qml_nb.storage.postgres.listener import Listener
 from qml_nb.storage.postgres.outlive import Outliving
-from qml_nb.storage.postgres.unavailable import CONFLICTS, FAULTS, all_in_use, unavailable
+from qml_nb.storage.postgres.unavailable import FAULTS, all_in_use, is_conflict, unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -98,7 +98,9 @@ class Link:
         for left in reversed(range(_CONFLICTS_BORNE)):
             try:
                 return await work()
-            except CONFLICTS as error:
+            except asyncpg.PostgresError as error:
+                if not is_conflict(error):
+                    raise
                 if not left:
                     raise unavailable(error, self.config, opening=False) from error
         raise AssertionError
@@ -123,7 +125,7 @@ class Link:
                 raise
             await self._give_back(connection)
         except FAULTS as error:
-            if isinstance(error, CONFLICTS) or getattr(error, "sqlstate", "") in FULL:
+            if is_conflict(error) or getattr(error, "sqlstate", "") in FULL:
                 raise
             if opening and isinstance(error, TimeoutError) and self._pool.get_size() == self.config.max_connections:
                 raise all_in_use(self.config) from None

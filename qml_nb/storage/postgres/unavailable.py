@@ -13,8 +13,7 @@ from qml_nb.storage.links import ConnectionLost, NotConnected
 if TYPE_CHECKING:
     from qml_nb.config import PostgresConfig
 
-CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
-"""The server undid the statement in favour of another: it may be sent again at once."""
+_CONFLICTS = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 _ENDED = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
@@ -42,6 +41,16 @@ _MIXED_UP = (
     "{} lost or mixed up a prepared statement: {}; behind a pooler in transaction mode set statement_cache_size=0"
 )
 _PREPARED = (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether the server undid the statement in favour of another, so that it may be sent again at once.
+
+    Another one may also have replaced a function between the time at which its name was looked up and that of its call.
+    """
+    if isinstance(error, asyncpg.InternalServerError):
+        return str(error).startswith("cache lookup failed for function")  # a text that is not translated
+    return isinstance(error, _CONFLICTS)
 
 
 def unavailable(error: BaseException, config: PostgresConfig, *, opening: bool, url: str = "") -> StorageUnavailable:

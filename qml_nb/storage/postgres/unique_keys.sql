@@ -26,11 +26,14 @@ begin
   return taken;
 end $$;
 
--- Free the keys of jobs that have ended, but those that are taken until an instant.
+-- Free the keys of jobs that have ended, but those that are taken until an instant. Here and below the keys are looked up first, and
+-- those rows then by their keys: joined, a table that was analysed while it was empty would be read through.
 create or replace function qml.free_keys(ids uuid[]) returns void language plpgsql as $$
+declare keys text[] := array(select d.extras ->> 'unique_key' from qml.done d where d.id = any(ids) and d.extras is not null);
 begin
-  delete from qml.unique_key k using qml.done d
-   where d.id = any(ids) and k.key = d.extras ->> 'unique_key' and k.job_id = d.id and k.until is null;
+  delete from qml.unique_key k
+   where k.key = any(keys) and k.until is null and k.job_id = any(ids)
+     and exists (select from qml.done d where d.id = k.job_id and d.extras ->> 'unique_key' = k.key);
 end $$;
 
 -- Free the keys of jobs that are to be removed.
@@ -46,12 +49,14 @@ end $$;
 -- Free the keys that were taken for new jobs which were not stored after all: others with their ids came between.
 create or replace function qml.give_back_keys(ids uuid[], extras text[], comes_in boolean[], stored uuid[]) returns void
 language plpgsql as $$
+declare keys text[] := array(
+  select u.extra::json ->> 'unique_key' from unnest(ids, extras, comes_in) u(id, extra, comes_in)
+   where u.comes_in and u.extra is not null and u.id <> all(stored));
 begin
+  if cardinality(keys) = 0 then return; end if;
   delete from qml.unique_key k
-   using (select u.id, u.extra::json ->> 'unique_key' as key from unnest(ids, extras, comes_in) u(id, extra, comes_in)
-           where u.comes_in and u.extra is not null and u.id not in (select unnest(stored))) u
-   where k.key = u.key and k.job_id = u.id
-     and not exists (select from qml.job j where j.id = u.id and j.extras ->> 'unique_key' = u.key)
+   where k.key = any(keys) and k.job_id = any(ids) and k.job_id <> all(stored)
+     and not exists (select from qml.job j where j.id = k.job_id and j.extras ->> 'unique_key' = k.key)
      and not exists (select from qml.done d
-                      where k.until is not null and d.id = u.id and d.extras ->> 'unique_key' = u.key);
+                      where k.until is not null and d.id = k.job_id and d.extras ->> 'unique_key' = k.key);
 end $$;
