@@ -24,9 +24,10 @@ from qml_nb.errors import (
     UnknownMethod,
     UnknownOption,
 )
-from qml_nb.job import TRANSITIONS, Job, JobState
+from qml_nb.job import Job
 from qml_nb.retry import RetryPolicy
 from qml_nb.server import BackgroundJobServer, JobContext, WorkerPool, WorkerRegistry, job_context
+from qml_nb.states import TRANSITIONS, JobState
 from qml_nb.storage import MemoryStorage, PostgresStorage, RedisStorage, open_storage
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage

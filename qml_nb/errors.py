@@ -105,7 +105,7 @@ class UnknownOption(QMLError, TypeError):
 
 
 class InvalidStateTransition(QMLError, ValueError):
-    """The table of moves (`qml_nb.job.TRANSITIONS`) has no move from `state` to `to`."""
+    """The table of moves (`qml_nb.TRANSITIONS`) has no move from `state` to `to`."""
 
     def __init__(self, job_id: str, state: str, to: str, remedy: str = "") -> None:
         super().__init__(job_id, state, to, remedy)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from qml_nb.job import JobState
     from qml_nb.server.telemetry import Snapshot
+    from qml_nb.states import JobState
     from qml_nb.storage.storage import Storage
 
 log = getLogger("qml_nb.metrics")

@@ -16,10 +16,10 @@ from qml_nb.cli.place import KeyPrefix, SchemaName, TableName, Url, given, is_po
 from qml_nb.cli.saying import give_up, say
 from qml_nb.config import QueueConfig, without_password
 from qml_nb.errors import StorageUnavailable
-from qml_nb.job import JobState
 from qml_nb.loops import run
 from qml_nb.measure.health import LIVE_WITHIN, complaint
 from qml_nb.measure.storage_reading import read_storage
+from qml_nb.states import JobState
 from qml_nb.storage import storage_of
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qml_nb.ids import first_id_at
-from qml_nb.job import ENQUEUED, JobFilter
+from qml_nb.job import JobFilter
 from qml_nb.measure.storage_reading import clock, waits_since
 from qml_nb.server.server import HEARTBEAT_INTERVAL
+from qml_nb.states import ENQUEUED
 
 if TYPE_CHECKING:
     from qml_nb.job import Job

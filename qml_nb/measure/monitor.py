@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from msgspec import Struct, field
 
 from qml_nb.errors import StorageUnavailable
-from qml_nb.job import ENQUEUED
 from qml_nb.measure.audience import Audience
 from qml_nb.measure.histogram import Histogram
 from qml_nb.server.telemetry import PHASES
+from qml_nb.states import ENQUEUED
 from qml_nb.storage.sync import loop_of_the_toolkit
 from qml_nb.validate import check_bool, check_seconds
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
-    from qml_nb.job import JobState
     from qml_nb.server.telemetry import Snapshot
+    from qml_nb.states import JobState
     from qml_nb.storage.storage import Storage
 
 log = getLogger("qml_nb.measure")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from qml_nb.config import QueueConfig
-from qml_nb.job import ENQUEUED
+from qml_nb.states import ENQUEUED
 
 if TYPE_CHECKING:
-    from qml_nb.job import Job, JobState
+    from qml_nb.job import Job
+    from qml_nb.states import JobState
     from qml_nb.storage.backend import Recurring, ServerInfo
     from qml_nb.storage.storage import Storage
 

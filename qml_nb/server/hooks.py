@@ -8,13 +8,14 @@ from inspect import isawaitable
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from qml_nb.job import ENQUEUED, PROCESSING
+from qml_nb.states import ENQUEUED, PROCESSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from qml_nb.job import Job, JobState
+    from qml_nb.job import Job
     from qml_nb.server.run import Run
+    from qml_nb.states import JobState
 
 log = getLogger("qml_nb.server")
 

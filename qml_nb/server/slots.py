@@ -12,7 +12,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from qml_nb.errors import InvalidValue, JobTimeout, Retry
-from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, SUCCEEDED, Outcome
+from qml_nb.job import Outcome
 from qml_nb.retry import LONGEST
 from qml_nb.server import context
 from qml_nb.server.error_text import describe
@@ -20,16 +20,18 @@ from qml_nb.server.middleware import through
 from qml_nb.server.processes import Processes, UnfitResult
 from qml_nb.server.run import NS, Run
 from qml_nb.server.threads import Threads
+from qml_nb.states import AWAITING_RETRY, ENQUEUED, FAILED, SUCCEEDED
 from qml_nb.validate import decode_json, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qml_nb.config import ServerConfig
-    from qml_nb.job import Job, JobState
+    from qml_nb.job import Job
     from qml_nb.retry import RetryPolicy
     from qml_nb.server.progress import Reports
     from qml_nb.server.registry import Task, WorkerRegistry
+    from qml_nb.states import JobState
 
 TURN = 5_000_000
 """Nanoseconds that slots start jobs in one go before the event loop gets its turn."""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from qml_nb.job import ENQUEUED, FAILED, SUCCEEDED
+from qml_nb.states import ENQUEUED, FAILED, SUCCEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qml_nb.job import JobState
     from qml_nb.server.run import Run
+    from qml_nb.states import JobState
 
 PHASES: Final = ("queue_wait", "slot_wait", "run", "settle", "total")
 TICK: Final = 1.024e-6

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from qml_nb.config import QueueConfig
-    from qml_nb.job import Job, JobFilter, JobState, Outcome, Report
+    from qml_nb.job import Job, JobFilter, Outcome, Report
+    from qml_nb.states import JobState
     from qml_nb.storage.inbox import Inbox
 
 WATCHED: Final = "qml:watched"

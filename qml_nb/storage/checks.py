@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qml_nb.errors import InvalidJob, InvalidStateTransition, InvalidValue
-from qml_nb.job import ENQUEUED, PROCESSING, Job, JobState, Outcome
+from qml_nb.job import Job, Outcome
+from qml_nb.states import ENQUEUED, PROCESSING, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -7,7 +7,8 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from qml_nb.job import ENQUEUED, Job
+from qml_nb.job import Job
+from qml_nb.states import ENQUEUED
 from qml_nb.storage.batcher import Batcher
 from qml_nb.storage.storage import Storage
 

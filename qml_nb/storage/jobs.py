@@ -6,7 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 from qml_nb.errors import JobNotFound, StorageUnavailable
-from qml_nb.job import AWAITING_RETRY, DELETED, ENQUEUED, FAILED, LIVE, SCHEDULED, Job, JobFilter, JobState
+from qml_nb.job import Job, JobFilter
+from qml_nb.states import AWAITING_RETRY, DELETED, ENQUEUED, FAILED, LIVE, SCHEDULED, JobState
 from qml_nb.storage.backend import CANCELLED
 from qml_nb.storage.checks import checked_job, checked_state
 from qml_nb.validate import check_int, check_names, posix

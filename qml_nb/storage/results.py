@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from qml_nb.errors import JobFailed, JobNotFound
-from qml_nb.job import SUCCEEDED
+from qml_nb.states import SUCCEEDED
 from qml_nb.storage.backend import WATCHED
 from qml_nb.validate import check_seconds
 

@@ -12,16 +12,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from qml_nb.errors import InvalidValue, QueueFull
-from qml_nb.job import (
-    AWAITING_RETRY,
-    ENQUEUED,
-    FAILED,
-    LIVE,
-    SCHEDULED,
-    SUCCEEDED,
-    Job,
-    Outcome,
-)
+from qml_nb.job import Job, Outcome
+from qml_nb.states import AWAITING_RETRY, ENQUEUED, FAILED, LIVE, SCHEDULED, SUCCEEDED
 from qml_nb.storage.batcher import Later, alone
 from qml_nb.storage.checks import new_jobs, not_new, outcome
 from qml_nb.storage.closed import Closed, refuse

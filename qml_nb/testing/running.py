@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from qml_nb.config import ServerConfig
 from qml_nb.errors import JobFailed
-from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, PROCESSING, SCHEDULED, SUCCEEDED
 from qml_nb.server.context import running
 from qml_nb.server.server import BackgroundJobServer
+from qml_nb.states import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, PROCESSING, SCHEDULED, SUCCEEDED
 from qml_nb.storage import open_storage
 from qml_nb.testing.waiting import shown
 from qml_nb.validate import check_bool, check_names, check_seconds
@@ -21,9 +21,10 @@ from qml_nb.validate import check_bool, check_names, check_seconds
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 
-    from qml_nb.job import Job, JobState, Outcome
+    from qml_nb.job import Job, Outcome
     from qml_nb.retry import RetryPolicy
     from qml_nb.server.registry import WorkerRegistry
+    from qml_nb.states import JobState
     from qml_nb.storage.storage import Storage
 
 _TIMEOUT = 30.0

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from qml_nb.errors import InvalidValue
-from qml_nb.job import ENQUEUED, SCHEDULED
+from qml_nb.states import ENQUEUED, SCHEDULED
 from qml_nb.validate import check_int, check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from qml_nb.job import Job, JobState
+    from qml_nb.job import Job
+    from qml_nb.states import JobState
     from qml_nb.storage.storage import Storage
 
 _PAGE = 1_000

@@ -7,9 +7,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from qml_nb.config import ServerConfig
-from qml_nb.job import SUCCEEDED
 from qml_nb.load.tasks import synthetic_tasks
 from qml_nb.server.server import BackgroundJobServer
+from qml_nb.states import SUCCEEDED
 from qml_nb.tuning.enqueueing import in_calls
 
 if TYPE_CHECKING:

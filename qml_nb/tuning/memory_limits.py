@@ -11,7 +11,8 @@ from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Self
 
 from qml_nb import loops
-from qml_nb.job import SUCCEEDED, Job, Outcome
+from qml_nb.job import Job, Outcome
+from qml_nb.states import SUCCEEDED
 from qml_nb.storage import MemoryStorage
 from qml_nb.tuning.drain import drain_rate
 from qml_nb.tuning.figures import Figure, figure

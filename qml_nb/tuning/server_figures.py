@@ -13,10 +13,11 @@ from time import perf_counter, time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qml_nb import loops
-from qml_nb.job import ENQUEUED, PROCESSING, SUCCEEDED, Job, JobState
+from qml_nb.job import Job
 from qml_nb.load.tasks import synthetic_tasks
 from qml_nb.server import BackgroundJobServer, WorkerPool, WorkerRegistry
 from qml_nb.servers import LocalServers
+from qml_nb.states import ENQUEUED, PROCESSING, SUCCEEDED, JobState
 from qml_nb.storage import open_storage
 from qml_nb.tuning import enqueueing
 from qml_nb.tuning.drain import drain_rate

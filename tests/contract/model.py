@@ -4,7 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 
 from qml_nb.config import QueueConfig
-from qml_nb.job import FINAL, TRANSITIONS, Job, JobState, may_run_again
+from qml_nb.job import Job
+from qml_nb.states import FINAL, TRANSITIONS, JobState, may_run_again
 from qml_nb.storage.backend import Swept
 
 ENQUEUED, PROCESSING, SCHEDULED, AWAITING_RETRY, SUCCEEDED, FAILED, DELETED = JobState

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import at
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from qml_nb.job import LIVE, JobState
+from qml_nb.states import LIVE, JobState
 from qml_nb.storage.backend import CANCELLED
 from qml_nb.storage.inbox import Inbox
 from qml_nb.storage.storage import Storage

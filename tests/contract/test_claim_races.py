@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from qml_nb.job import Job, JobState, Outcome
+from qml_nb.job import Job, Outcome
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.contract.states import ids, put
 from tests.contract.threads import THREADS, in_threads

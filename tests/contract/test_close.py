@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import StorageClosed, StorageUnavailable
-from qml_nb.job import Job, JobState, Outcome, Report
+from qml_nb.job import Job, Outcome, Report
+from qml_nb.states import JobState
 from qml_nb.storage.backend import Recurring, ServerInfo
 from qml_nb.storage.storage import Storage
 from tests.contract.states import claim, put

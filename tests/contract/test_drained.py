@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from qml_nb.errors import InvalidValue
-from qml_nb.job import JobState
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim, put
 

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from qml_nb.job import DROPPED, Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import DROPPED, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW
 from tests.contract.states import bring_to, claim, claim_ids, ids, put

@@ -6,8 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from qml_nb.errors import InvalidJob
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
 from qml_nb.retry import RetryPolicy
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import bring_to, claim, claim_ids

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import InvalidValue
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW
 from tests.contract.states import ALL, claim, claim_ids, ids, one_in_each, put

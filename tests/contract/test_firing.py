@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from qml_nb.errors import CapacityExceeded
-from qml_nb.job import Extras, Job, JobState
+from qml_nb.job import Extras, Job
 from qml_nb.retry import RetryPolicy
+from qml_nb.states import JobState
 from qml_nb.storage.backend import Recurring
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at

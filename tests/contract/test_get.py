@@ -4,7 +4,8 @@ from datetime import UTC
 
 import pytest
 
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW
 from tests.contract.states import bring_to, claim, put

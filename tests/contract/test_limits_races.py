@@ -5,7 +5,8 @@ from contextlib import suppress
 from threading import Lock
 
 from qml_nb.errors import QueueFull
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW
 from tests.contract.conftest import Connect

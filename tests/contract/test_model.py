@@ -10,7 +10,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from qml_nb.config import QueueConfig
 from qml_nb.errors import QueueFull
-from qml_nb.job import TRANSITIONS, Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import TRANSITIONS, JobState
 from tests.clock import at
 from tests.contract.model import AWAITING_RETRY, DELETED, ENQUEUED, FAILED, SCHEDULED, SUCCEEDED, TTL, Model
 from tests.contract.states import ALL, ids

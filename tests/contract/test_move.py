@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from qml_nb.job import TRANSITIONS, JobState
+from qml_nb.states import TRANSITIONS, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import bring_to, claim, claim_ids, put

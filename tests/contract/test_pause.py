@@ -3,7 +3,7 @@
 import pytest
 
 from qml_nb.errors import InvalidValue
-from qml_nb.job import JobState
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import bring_to, claim, claim_ids, ids, put

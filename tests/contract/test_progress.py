@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from qml_nb.job import Job, JobState, Report
+from qml_nb.job import Job, Report
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from qml_nb.validate import encode_json
 from tests.clock import NOW, at

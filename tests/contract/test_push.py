@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from qml_nb.errors import CapacityExceeded, InvalidJob, InvalidStateTransition, InvalidValue
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.conftest import Connect

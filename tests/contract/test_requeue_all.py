@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import CapacityExceeded, InvalidValue
-from qml_nb.job import Job, JobState, Outcome
+from qml_nb.job import Job, Outcome
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.conftest import Connect

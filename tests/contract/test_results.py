@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import InvalidValue, JobFailed, JobNotFound
-from qml_nb.job import DROPPED, LOST_LEASE, Job, JobState, Report
+from qml_nb.job import Job, Report
+from qml_nb.states import DROPPED, LOST_LEASE, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW
 from tests.contract.conftest import Connect

@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from qml_nb.errors import InvalidJob, InvalidStateTransition, InvalidValue
-from qml_nb.job import Job, JobState, Outcome
+from qml_nb.job import Job, Outcome
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import bring_to, claim, put

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import InvalidValue
-from qml_nb.job import CRASH_ATTEMPTS, LOST_LEASE, Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import CRASH_ATTEMPTS, LOST_LEASE, JobState
 from qml_nb.storage.backend import Swept
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at

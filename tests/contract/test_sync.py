@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import InvalidJob, JobNotFound, StorageClosed
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import JobState
 from qml_nb.storage import sync as module
 from qml_nb.storage.storage import Storage
 from qml_nb.storage.sync import SyncStorage, run_sync

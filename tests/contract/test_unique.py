@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import CapacityExceeded, InvalidValue, QueueFull
-from qml_nb.job import CRASH_ATTEMPTS, LIVE, Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import CRASH_ATTEMPTS, LIVE, JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.conftest import Connect

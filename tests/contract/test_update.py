@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import InvalidJob, InvalidValue, JobNotFound
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
 from qml_nb.retry import RetryPolicy
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim, claim_ids, one_in_each, put
 

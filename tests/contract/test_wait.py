@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import InvalidValue
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import bring_to, claim, put

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from qml_nb.job import CRASH_ATTEMPTS, Job, Report
+from qml_nb.job import Job, Report
+from qml_nb.states import CRASH_ATTEMPTS
 from qml_nb.storage.backend import WATCHED
 from qml_nb.storage.inbox import Inbox
 from qml_nb.storage.storage import Storage

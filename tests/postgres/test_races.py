@@ -13,8 +13,9 @@ import pytest
 
 from qml_nb import BackgroundJobServer, Job, JobState, StorageUnavailable
 from qml_nb.errors import CapacityExceeded
-from qml_nb.job import LIVE, Outcome, Report
+from qml_nb.job import Outcome, Report
 from qml_nb.load import synthetic_tasks
+from qml_nb.states import LIVE
 from qml_nb.storage.postgres.names import Names
 from qml_nb.storage.storage import Storage
 from tests.contract.states import bring_to, claim, put

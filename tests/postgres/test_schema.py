@@ -8,7 +8,7 @@ import pytest
 
 from qml_nb import Job, StorageError, open_storage
 from qml_nb.errors import SchemaMismatch
-from qml_nb.job import JobState
+from qml_nb.states import JobState
 from qml_nb.storage.postgres import schema as schema_module
 from tests.contract.states import ids, put
 

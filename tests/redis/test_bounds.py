@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import CapacityExceeded, QueueFull
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
 from qml_nb.servers import LocalServers
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import at
 from tests.contract.states import bring_to, claim, ids, put

@@ -26,9 +26,10 @@ from typing import Any
 
 import pytest
 
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
 from qml_nb.servers import LocalServers
 from qml_nb.servers.process import LocalServer
+from qml_nb.states import JobState
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at
 from tests.contract.states import ALL, bring_to, claim, ids, put

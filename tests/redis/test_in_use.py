@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from qml_nb.errors import StorageUnavailable
-from qml_nb.job import Job, JobState, Report
+from qml_nb.job import Job, Report
 from qml_nb.servers import LocalServers
 from qml_nb.servers.process import LocalServer
+from qml_nb.states import JobState
 from qml_nb.storage.backend import WATCHED
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW, at

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from qml_nb.config import FULL, QueueConfig
 from qml_nb.ids import new_id
-from qml_nb.job import Job, JobState
+from qml_nb.job import Job
 from qml_nb.retry import RetryPolicy
+from qml_nb.states import JobState
 from qml_nb.storage.redis.packing import (
     NUMBER,
     STATES,

@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from qml_nb.errors import QueueFull
-from qml_nb.job import Job, JobState, Report
+from qml_nb.job import Job, Report
+from qml_nb.states import JobState
 from qml_nb.storage.backend import Recurring
 from qml_nb.storage.storage import Storage
 from tests.clock import NOW

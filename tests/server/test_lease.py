@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from qml_nb import BackgroundJobServer, Job, JobState, MemoryStorage, WorkerRegistry
-from qml_nb.job import LOST_LEASE
+from qml_nb.states import LOST_LEASE
 from tests.server.waiting import LONG, ended, full_house, in_state, run, until
 
 LEASE = 0.3

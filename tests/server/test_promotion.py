@@ -10,8 +10,8 @@ from time import monotonic
 import pytest
 
 from qml_nb import Job
-from qml_nb.job import JobState
 from qml_nb.server import server as server_module
+from qml_nb.states import JobState
 from tests.server.faults import Faulty
 from tests.server.waiting import until
 

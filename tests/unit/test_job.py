@@ -11,8 +11,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from qml_nb.errors import InvalidJob, UnknownOption
-from qml_nb.job import CHANGEABLE, Job, JobFilter, JobState
+from qml_nb.job import CHANGEABLE, Job, JobFilter
 from qml_nb.retry import RetryPolicy
+from qml_nb.states import JobState
 from tests.clock import NOW
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from qml_nb import validate
-from qml_nb.job import CRASH_ATTEMPTS, Job, JobState
+from qml_nb.job import Job
+from qml_nb.states import CRASH_ATTEMPTS, JobState
 from qml_nb.storage import MemoryStorage
 from qml_nb.storage.backend import ServerInfo
 from qml_nb.storage.memory import MemoryBackend

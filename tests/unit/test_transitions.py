@@ -2,7 +2,7 @@
 
 import pytest
 
-from qml_nb.job import AWAITING_RETRY, FINAL, LIVE, TRANSITIONS, JobState
+from qml_nb.states import AWAITING_RETRY, FINAL, LIVE, TRANSITIONS, JobState
 
 ENQUEUED, PROCESSING, SCHEDULED, SUCCEEDED, FAILED, DELETED = (
     *[JobState.ENQUEUED, JobState.PROCESSING, JobState.SCHEDULED],

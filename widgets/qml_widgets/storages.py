@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from qml_nb import MemoryStorage, open_storage
 from qml_nb.config import without_password
 from qml_nb.errors import StorageClosed
-from qml_nb.job import LIVE
+from qml_nb.states import LIVE
 from qml_nb.storage.sync import run_sync
 from qml_widgets.local import KINDS, Local
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from qml_nb.config import MemoryConfig
-from qml_nb.job import ENQUEUED, FAILED, FINAL, PROCESSING, SUCCEEDED, TRANSITIONS, may_run_again
+from qml_nb.states import ENQUEUED, FAILED, FINAL, PROCESSING, SUCCEEDED, TRANSITIONS, may_run_again
 from qml_nb.storage.backend import Swept
 from qml_nb.storage.memory.admission import Admission
 from qml_nb.storage.memory.moves import changed, moved, reclaimed, settled
@@ -28,7 +28,8 @@ from qml_nb.storage.storage import Storage
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from qml_nb.job import Job, JobFilter, JobState, Outcome, Report
+    from qml_nb.job import Job, JobFilter, Outcome, Report
+    from qml_nb.states import JobState
 
 
 class MemoryStorage(Storage):

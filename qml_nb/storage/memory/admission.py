@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from qml_nb.errors import CapacityExceeded, QueueFull
-from qml_nb.job import DELETED, DROPPED, ENQUEUED
+from qml_nb.states import DELETED, DROPPED, ENQUEUED
 from qml_nb.storage.memory.index import PART
 from qml_nb.storage.memory.moves import moved
 from qml_nb.storage.memory.places import Places

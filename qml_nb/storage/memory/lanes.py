@@ -11,7 +11,7 @@ from math import inf
 from operator import neg
 from typing import TYPE_CHECKING
 
-from qml_nb.job import ENQUEUED, PROCESSING, JobState
+from qml_nb.states import ENQUEUED, PROCESSING, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qml_nb.job import AWAITING_RETRY, CHANGEABLE, ENQUEUED, FAILED, FINAL, LOST_LEASE, Extras
+from qml_nb.job import CHANGEABLE, Extras
+from qml_nb.states import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, LOST_LEASE
 
 if TYPE_CHECKING:
-    from qml_nb.job import Job, JobState, Outcome
+    from qml_nb.job import Job, Outcome
+    from qml_nb.states import JobState
 
 
 def settled(job: Job, outcome: Outcome, now: float, expires: float | None) -> Job:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from qml_nb.job import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, PROCESSING, SCHEDULED
+from qml_nb.states import AWAITING_RETRY, ENQUEUED, FAILED, FINAL, PROCESSING, SCHEDULED
 from qml_nb.storage.memory.queues import Queues
 from qml_nb.storage.memory.uniques import Uniques
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qml_nb.config import MemoryConfig
-    from qml_nb.job import Job, JobState
+    from qml_nb.job import Job
+    from qml_nb.states import JobState
     from qml_nb.storage.memory.lanes import Queue
 
 _tie = count()  # jobs have no order of their own, and two may be due at one instant

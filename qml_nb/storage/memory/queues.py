@@ -8,7 +8,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from qml_nb.errors import JobNotFound
-from qml_nb.job import ENQUEUED, PROCESSING
+from qml_nb.states import ENQUEUED, PROCESSING
 from qml_nb.storage.memory.index import JobIndex
 from qml_nb.storage.memory.lanes import Queue
 from qml_nb.storage.memory.limits import Limits

@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from qml_nb.config import PostgresConfig
 from qml_nb.errors import InvalidValue, StorageClosed
-from qml_nb.job import CRASH_ATTEMPTS, FAILED, FINAL, LOST_LEASE, TRANSITIONS, JobState
+from qml_nb.states import CRASH_ATTEMPTS, FAILED, FINAL, LOST_LEASE, TRANSITIONS, JobState
 from qml_nb.storage.backend import DEAD_SERVER, Swept
 from qml_nb.storage.checks import new_jobs
 from qml_nb.storage.gathered import GatheredStorage, coroutine_function

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from qml_nb.errors import InvalidValue
-from qml_nb.job import DROPPED
+from qml_nb.states import DROPPED
 from qml_nb.storage.postgres.queues import PostgresQueues
 from qml_nb.storage.postgres.records import due_ts, packed
 from qml_nb.storage.postgres.rows import ENTERED, NO_JOBS, as_columns, as_entered, how_many

@@ -10,7 +10,8 @@ from qml_nb.storage.postgres.rows import DONE, NUMBER, STATES, is_id, job_of, pl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qml_nb.job import Job, JobFilter, JobState
+    from qml_nb.job import Job, JobFilter
+    from qml_nb.states import JobState
 
 
 class PostgresLookup(PostgresRecords):

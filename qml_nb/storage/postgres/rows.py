@@ -8,7 +8,8 @@ from uuid import UUID
 
 from msgspec import json
 
-from qml_nb.job import Extras, Job, JobState, restore
+from qml_nb.job import Extras, Job, restore
+from qml_nb.states import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from qml_nb.config import RedisConfig
 from qml_nb.errors import CapacityExceeded, QueueFull
-from qml_nb.job import CRASH_ATTEMPTS, DROPPED, ENQUEUED, FAILED, FINAL, LOST_LEASE, SCHEDULED, TRANSITIONS, JobState
+from qml_nb.states import CRASH_ATTEMPTS, DROPPED, ENQUEUED, FAILED, FINAL, LOST_LEASE, SCHEDULED, TRANSITIONS, JobState
 from qml_nb.storage.backend import DEAD_SERVER, WATCHED, Swept
 from qml_nb.storage.gathered import GatheredStorage
 from qml_nb.storage.redis.packing import (

@@ -14,7 +14,8 @@ from msgspec import msgpack
 from msgspec.structs import replace
 
 from qml_nb.config import FULL, QueueConfig
-from qml_nb.job import ENQUEUED, Extras, Job, JobState, restore
+from qml_nb.job import Extras, Job, restore
+from qml_nb.states import ENQUEUED, JobState
 
 STATES = tuple(JobState)
 """A state is its place here, as the scripts number them."""

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import pytest
 
 from qml_nb import Job, JobFailed, JobState, Retry, RetryPolicy, job_context
-from qml_nb.job import CRASH_ATTEMPTS, LOST_LEASE
+from qml_nb.states import CRASH_ATTEMPTS, LOST_LEASE
 from tests.server.waiting import LONG, ended, full_house, in_state, run, until
 
 
