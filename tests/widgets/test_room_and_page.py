@@ -266,7 +266,7 @@ def test_what_ends_the_pool_the_load_or_a_burst_is_shown(new_room: Rooms) -> Non
     for words in (f"load: StorageError: no jobs today {HOSTILE}", "pool: StorageError: no servers", "burst: Storage"):
         until(lambda words=words: words in troubles(room), words)  # type: ignore[misc]
     until(lambda: room._panel.facts["pool"] == "failed", "the state")
-    assert not room.is_running
+    until(lambda: not room.is_running, "the end")
 
 
 def test_a_full_storage_is_shown(new_room: Rooms) -> None:

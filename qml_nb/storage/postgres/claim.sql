@@ -4,6 +4,7 @@ returns setof qml.job language plpgsql @pinned@ as $$
 declare
   t float8 := qml.clock(at);
   open text[] := qml.open_queues(wanted);
+  held text[];
   turns integer[];
   ids uuid[] := '{}';
   firsts uuid[];
@@ -12,9 +13,9 @@ declare
   last_id uuid;
 begin
   if exists (select from qml.turn) then
-    perform from qml.turn w where w.queue = any(open) order by w.queue for update;
+    held := array(select w.queue from qml.turn w where w.queue = any(open) order by w.queue for update);
     t := qml.clock(at);
-    turns := qml.turns(open, t);  -- a statement of its own, which sees what was committed while the lock was waited for
+    turns := qml.turns(open, held, t);  -- a statement of its own, which sees what was committed while the lock was waited for
   end if;
   -- Locked are what is handed out, and nothing else, or others would pass over it; and not the keys, so that a watch is in nobody's way.
   if in_turn or cardinality(open) = 1 then
@@ -49,7 +50,7 @@ begin
     end loop;
   end if;
   if cardinality(ids) = 0 then return; end if;
-  if turns is not null then perform qml.use_turns(ids, t); end if;
+  if turns is not null then perform qml.use_turns(ids, held, t); end if;
   return query
     with claimed as (
       update qml.job j

@@ -3,7 +3,7 @@ create or replace function qml.peek(wanted text[], most integer) returns setof q
 declare t float8 := extract(epoch from clock_timestamp()); open text[] := qml.open_queues(wanted);
 begin
   return query
-    select firsts.* from unnest(open, qml.turns(open, t)) o(name, turns) cross join lateral (
+    select firsts.* from unnest(open, qml.turns(open, null, t)) o(name, turns) cross join lateral (
       select j.* from qml.job j
        where j.queue = o.name and j.state = 0 and (j.lock_owner is null or j.lock_until <= t)
        order by j.priority desc, j.id limit least(most, o.turns)) firsts

@@ -1,10 +1,11 @@
 -- Return how many jobs each of the queues may hand out at an instant; null where it has no bound, and for all if none has one.
+-- With `held`, bounds are those of these queues only: to take turns of one whose row is not locked would be out of order.
 -- A rate is kept as the instant up to which its turns are used.
-create or replace function qml.turns(names text[], t float8) returns integer[] language plpgsql stable as $$
+create or replace function qml.turns(names text[], held text[], t float8) returns integer[] language plpgsql stable as $$
 begin
   if not exists (select from qml.turn) then return null; end if;
   return array(
-    select case when l.queue is not null then
+    select case when l.queue is not null and (held is null or n.name = any(held)) then
              greatest(least(l.concurrency - coalesce(r.jobs, 0), l.burst - ceil(greatest(w.used_ts - t, 0) * l.rate)), 0)::integer
            end
       from unnest(names) with ordinality n(name, place)
@@ -34,11 +35,11 @@ begin
       from unnest(names, turns) with ordinality n(name, turns, place) order by n.place);
 end $$;
 
--- Note that these jobs are handed out.
-create or replace function qml.use_turns(ids uuid[], t float8) returns void language plpgsql as $$
+-- Note that these jobs are handed out, in queues whose rows are locked.
+create or replace function qml.use_turns(ids uuid[], held text[], t float8) returns void language plpgsql as $$
 begin
   update qml.turn w set used_ts = greatest(w.used_ts, t) + c.jobs / l.rate
     from (select j.queue, count(*) as jobs from qml.job j where j.id = any(ids) group by j.queue) c
     join qml.limits l on l.queue = c.queue
-   where w.queue = c.queue and l.rate is not null;
+   where w.queue = c.queue and w.queue = any(held) and l.rate is not null;
 end $$;

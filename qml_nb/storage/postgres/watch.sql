@@ -1,4 +1,6 @@
 -- Look jobs up, and tell for so many seconds what becomes of them. They are locked, so that none ends between the two unseen.
+-- A claim that meets such a lock on a row that was just updated may wait for who has the newer version, though it skips what is
+-- locked: PostgreSQL follows the versions without asking. If the two wait for each other, one is undone, and sent again.
 create or replace function qml.watch(ids uuid[], seconds float8) returns setof qml.done language plpgsql @pinned@ as $$
 begin
   perform set_config('synchronous_commit', 'off', true);  -- nothing is stored that a crash may not take
