@@ -27,6 +27,8 @@ _PROGRAMS = ("initdb", "postgres")
 _ROOTS = (Path("/usr/lib/postgresql"), Path("/opt/homebrew/opt"), Path("/usr/local/opt"))
 _INITDB_TIMEOUT = 60.0
 _ACCOUNTS = ("postgres", "nobody")
+# Files in its directory, which go with it: what lies in the system's shared memory would outlive a server that is killed.
+_OWN = {} if os.name == "nt" else {"dynamic_shared_memory_type": "mmap"}
 # Data that need not outlive the process need not reach the disk either.
 _FLEETING = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _copying = Lock()
@@ -116,7 +118,7 @@ class PostgresSettings:
         if not data.exists():
             self._make(programs / "initdb", data)
         settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
-        settings |= ({} if self.durable else _FLEETING) | dict(self.options or {})
+        settings |= _OWN | ({} if self.durable else _FLEETING) | dict(self.options or {})
         switches = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(programs / "postgres"), "-D", "data", "-p", str(port), *switches]
 

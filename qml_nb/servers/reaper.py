@@ -5,6 +5,7 @@ Run as a script it reads lines of pid and birth. The end of its input is the end
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from time import sleep
 from typing import IO
 
 _ROUNDS, _PAUSE = 500, 0.01
+_REMOVE = 0  # IPC_RMID, on Linux and macOS alike
 
 
 def birth(pid: int) -> str:
@@ -82,6 +84,7 @@ class Reaper:
 
     def dismiss(self) -> None:
         """Remove the directory, and end the reaper: there is nothing left for it to do."""
+        give_back_shared_memory(self._directory)
         shutil.rmtree(self._directory, ignore_errors=True)
         self._process.kill()
         self._process.wait()
@@ -104,6 +107,7 @@ def main(directory: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     watched = [line.rstrip("\n").partition(" ") for line in sys.stdin]
     _kill([(int(pid), born) for pid, _, born in watched])
+    give_back_shared_memory(Path(directory))
     _remove(Path(directory))
 
 
@@ -120,6 +124,19 @@ def _kill(watched: list[tuple[int, str]]) -> None:
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
         sleep(_PAUSE)
+
+
+def give_back_shared_memory(directory: Path) -> None:
+    """Remove what each PostgreSQL that was killed in there holds of System V shared memory.
+
+    A few bytes, and one of the 4,096 pieces that the whole system has by default; then no PostgreSQL starts any more.
+    """
+    for noted in directory.glob("*/data/postmaster.pid"):  # one that was shut down in order has removed it
+        with suppress(OSError, ValueError, AttributeError):  # no such lines, or no such thing on this system
+            key, piece = map(int, noted.read_text().splitlines()[6].split())
+            system = ctypes.CDLL(None)
+            if system.shmget(key, 0, 0) == piece:
+                system.shmctl(piece, _REMOVE, None)
 
 
 def _remove(directory: Path) -> None:

@@ -183,6 +183,43 @@ server.freeze()
     until(lambda: not any(birth(int(pid)) for pid in pids) and not Path(directory).exists())
 
 
+PIECES = Path("/proc/sysvipc/shm")
+
+
+def piece_of(directory: Path) -> str:
+    """The number of the server's piece of shared memory."""
+    return (directory / "data" / "postmaster.pid").read_text().splitlines()[6].split()[1]
+
+
+def pieces() -> set[str]:
+    """The numbers of all pieces of shared memory."""
+    return {line.split()[1] for line in PIECES.read_text().splitlines()[1:]}
+
+
+@pytest.mark.skipif(not PIECES.exists(), reason="only Linux lists the system's shared memory in a file")
+@pytest.mark.parametrize("end", ["servers.stop()", "server.kill(); servers.stop()", "os.kill(os.getpid(), 9)"])
+def test_no_shared_memory_is_left_however_it_ends(end) -> None:
+    script = f"""
+import os
+from qml_nb.servers import LocalServers
+servers = LocalServers()
+server = servers.server(servers.postgres())
+print(server.pid, server.directory, flush=True)
+input()
+{end}
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        pid, directory = process.stdout.readline().split()
+        piece = piece_of(Path(directory))
+        assert piece in pieces()
+        assert "/dev/shm/" not in Path(f"/proc/{pid}/maps").read_text()  # files there are nobody's once it is killed
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.wait()
+    until(lambda: piece not in pieces() and not Path(directory).exists())
+
+
 # -- which server is taken, and who it runs as
 
 
