@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from os import getpid
+import os
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from qml_nb.errors import StorageClosed, StorageUnavailable
 
@@ -17,6 +18,11 @@ T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds between two tries of what may be sent again
 _LOOK = 0.05  # seconds between two looks whether a loop still runs
+
+_all: WeakSet[Links[Any]] = WeakSet()
+_of_parents: list[Any] = []
+"""What a forked child has of its parent's connections. Nothing of it may ever be collected: a connection that is would take
+its socket out of the parent's event loop, since the two share what watches it."""
 
 
 class ConnectionLost(StorageUnavailable):
@@ -49,9 +55,9 @@ class Links(Generic[L]):
     def __init__(self, make: Callable[[], L], patience: float) -> None:
         self.closed = False
         self._make, self._patience = make, patience
-        self._process = getpid()
         self._openings: dict[asyncio.AbstractEventLoop, asyncio.Task[L]] = {}
         self._lock = Lock()
+        _all.add(self)
 
     async def get(self) -> L:
         """Return this event loop's link, open.
@@ -62,7 +68,6 @@ class Links(Generic[L]):
         """
         if self.closed:
             raise StorageClosed
-        self._forget_the_parents()
         loop = asyncio.get_running_loop()
         opening = self._openings.get(loop)
         if opening is None or _has_failed(opening):
@@ -80,10 +85,10 @@ class Links(Generic[L]):
                 raise StorageClosed from None
             raise
 
-    def _forget_the_parents(self) -> None:
-        """Begin anew after a fork: the child has the parent's loops, and no thread that runs them."""
-        if self._process != getpid():
-            self._process, self._openings, self._lock = getpid(), {}, Lock()
+    def begin_anew(self) -> None:
+        """Leave to the parent what a forked child has of it: its connections, and its loops without the threads that ran them."""
+        _of_parents.append(self._openings)
+        self._openings, self._lock = {}, Lock()
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> L:
         link = self._make()
@@ -106,7 +111,6 @@ class Links(Generic[L]):
     async def close(self) -> None:
         """Close all, each in its event loop. One whose loop has ended, or ends meanwhile, has gone with it."""
         self.closed = True
-        self._forget_the_parents()
         with self._lock:
             openings, self._openings = self._openings, {}
         for loop, opening in openings.items():
@@ -135,6 +139,15 @@ class Links(Generic[L]):
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _after_fork() -> None:
+    for links in list(_all):
+        links.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def cancellations() -> int:
