@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from inspect import isawaitable
 from logging import getLogger
@@ -38,14 +39,14 @@ class Hooks:
 
     def claimed(self, jobs: Iterable[Job]) -> None:
         """Jobs were claimed."""
-        for job in jobs:
-            self._add(job, ENQUEUED, PROCESSING)
+        self._add([(job, ENQUEUED, PROCESSING) for job in jobs])
 
     def settled(self, runs: Sequence[Run], answers: Sequence[bool]) -> None:
         """Jobs ended, and the storage has answered for each whether its outcome was written."""
-        for run, written in zip(runs, answers, strict=True):
-            if written and run.outcome is not None:
-                self._add(run.job, PROCESSING, run.outcome.to)
+        pairs = zip(runs, answers, strict=True)
+        self._add(
+            [(run.job, PROCESSING, run.outcome.to) for run, written in pairs if written and run.outcome is not None]
+        )
 
     async def end(self, timeout: float) -> None:
         """Tell what there still is, for `timeout` seconds at the most."""
@@ -55,9 +56,9 @@ class Hooks:
         self._telling.cancel()
         await asyncio.gather(self._telling, return_exceptions=True)
 
-    def _add(self, job: Job, old: JobState, new: JobState) -> None:
-        self._missed += len(self._moves) == MOVES_KEPT
-        self._moves.append((job, old, new))
+    def _add(self, moves: list[tuple[Job, JobState, JobState]]) -> None:
+        self._missed += max(len(self._moves) + len(moves) - MOVES_KEPT, 0)
+        self._moves.extend(moves)
         self._there.set()
 
     async def _tell(self) -> None:
@@ -72,19 +73,25 @@ class Hooks:
                 self._missed = 0
             move = self._moves.popleft()
             for hook in tuple(self._hooks):
-                await _call(hook, *move)
+                try:
+                    answer = hook(*move)
+                    if answer is not None:  # a coroutine for each call would cost as much as the hook
+                        await _until_told(answer)
+                except (Exception, SystemExit, asyncio.CancelledError):
+                    _bear(*move)
             told += 1
             if not told % _IN_ONE_GO:
                 await asyncio.sleep(0)
 
 
-async def _call(hook: Hook, job: Job, old: JobState, new: JobState) -> None:
-    try:
-        answer = hook(job, old, new)
-        if isawaitable(answer):
-            await answer
-    except (Exception, SystemExit, asyncio.CancelledError):
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise
-        log.exception("a state-change hook failed for %s: %s to %s", job.id, old, new)
+async def _until_told(answer: Any) -> None:
+    if isawaitable(answer):
+        await answer
+
+
+def _bear(job: Job, old: JobState, new: JobState) -> None:
+    """Log what a hook raised; raise it where the telling itself is cancelled."""
+    task, error = asyncio.current_task(), sys.exception()
+    if task is not None and task.cancelling() and error is not None:
+        raise error
+    log.exception("a state-change hook failed for %s: %s to %s", job.id, old, new)

@@ -133,8 +133,9 @@ class BackgroundJobServer:
                 (self.config.scheduler_poll_interval, self._fire_recurring),
                 (self.config.lease / 3, self._renew),
                 (HEARTBEAT_INTERVAL, self._beat),
-                (SNAPSHOT_INTERVAL, self._tell),
-                (self.config.telemetry_interval, self._broadcast_all),
+                (min(SNAPSHOT_INTERVAL, self.config.telemetry_interval or SNAPSHOT_INTERVAL), self._tell),
+                # Not told anew for it: a monitor samples as snapshots come, and one out of step makes its pictures old.
+                (self.config.telemetry_interval, self._broadcast.send),
                 (_DEADLINE_INTERVAL, self._check_deadlines),
                 (0.0, self._cancels.hear_of_cancelled_jobs),
                 (0.0, self._reports.write_progress),
@@ -338,7 +339,7 @@ class BackgroundJobServer:
             listener(snapshot)
 
     async def _broadcast_all(self) -> None:
-        """Publish what was told since the last time, up to now."""
+        """Publish all that was not yet, up to now."""
         try:
             await self._tell()
         finally:

@@ -141,7 +141,8 @@ class Slots:
             run.spec = spec = self._tasks.get(job.method) or self._registry.find(job.method)
             args = decode_json(job.args_json)
             if self._chain:
-                call = partial(self._call, run, spec, args)
+                plain = spec.is_async and job.kwargs_json == b"{}"
+                call = partial(spec.run, *args) if plain else partial(self._call, run, spec, args)
                 result = await through(tuple(self._chain), context.JobContext(run, self._reports), call)
             elif spec.is_async and job.kwargs_json == b"{}":
                 result = await spec.run(*args)

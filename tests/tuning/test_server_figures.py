@@ -26,7 +26,7 @@ def named(figures: list[Figure], words: str) -> Figure:
 
 
 def test_what_is_observed_stands_beside_what_is_not(figures: list[Figure]) -> None:
-    assert named(figures, "telemetry").share
+    assert all(named(figures, words).share for words in ("telemetry", "a middleware", "a hook"))
 
 
 def test_no_job_is_lost_or_runs_twice_through_a_stop(figures: list[Figure]) -> None:
