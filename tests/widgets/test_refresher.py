@@ -47,6 +47,30 @@ def test_the_last_poke_is_drawn_too() -> None:
     refresher.close()
 
 
+def test_a_picture_that_had_to_wait_shows_what_came_meanwhile() -> None:
+    seen: list[int] = []
+    state, began = [1], monotonic()
+    refresher = Refresher(lambda: seen.append(state[0]))
+    refresher._drawn[0] = began - 0.92
+    refresher.poke()
+    sleep(0.1)
+    state[0] = 2
+    refresher.poke()
+    took = monotonic() - began
+    until(lambda: seen, "a picture")
+    assert seen == [2] or took > 0.2
+    refresher.close()
+
+
+def test_a_picture_that_had_to_wait_comes_though_nothing_else_does() -> None:
+    seen: list[int] = []
+    refresher = Refresher(lambda: seen.append(1))
+    refresher._drawn[0] = monotonic() - 0.92
+    refresher.poke()
+    until(lambda: seen, "a picture")
+    refresher.close()
+
+
 def test_nothing_is_drawn_after_close() -> None:
     drawn: list[int] = []
     refresher = Refresher(lambda: drawn.append(1))

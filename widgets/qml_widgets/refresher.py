@@ -16,6 +16,10 @@ log = getLogger("qml_widgets")
 MOST: Final = 10
 """Pictures in any second. Counted over the second, not from picture to picture: a sample that comes 5 ms early is drawn
 at once, and one that came late does not push back all that follow."""
+_OLD: Final = 0.02
+"""Seconds of waiting after which a picture is one of the past: then the next news is waited for instead. Else each picture
+of a steady stream that is nearly as quick as pictures may be comes as late as the first one that had to wait."""
+_PATIENCE: Final = 0.15
 
 
 class Refresher:
@@ -54,7 +58,7 @@ class Refresher:
         failed = False
         while True:
             self._news.wait()
-            self._closed.wait(max(self._drawn[0] + 1.0 - monotonic(), 0.0))
+            self._wait_for_its_turn()
             self._news.clear()
             if self._closed.is_set():  # asked after that, which may have cleared the news of it
                 return
@@ -66,3 +70,11 @@ class Refresher:
                 if not failed:
                     log.exception("the control room could not be drawn")
                 failed = True
+
+    def _wait_for_its_turn(self) -> None:
+        wait = self._drawn[0] + 1.0 - monotonic()
+        if wait > 0 and self._closed.wait(wait):
+            return
+        if wait > _OLD:
+            self._news.clear()
+            self._news.wait(_PATIENCE)
