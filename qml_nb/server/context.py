@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from logging import Logger, LoggerAdapter, getLogger
-from math import inf, isfinite
+from math import inf
+from sys import float_info
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from qml_nb.server.run import Run
 
 _log = getLogger("qml_nb.jobs")
+_LARGEST: Final = float_info.max
 
 running: Final[ContextVar[Run]] = ContextVar("qml_nb.running")
 """The run of the job in whose context the code runs."""
@@ -142,7 +144,7 @@ class _JobLogger(LoggerAdapter[Logger]):
 
 
 def _number(field: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= _LARGEST:
         raise InvalidValue(field, "to be a finite number", value)
     return value
 

@@ -77,7 +77,7 @@ class Hooks:
                     answer = hook(*move)
                     if answer is not None:  # a coroutine for each call would cost as much as the hook
                         await _until_told(answer)
-                except (Exception, SystemExit, asyncio.CancelledError):
+                except BaseException:
                     _bear(*move)
             told += 1
             if not told % _IN_ONE_GO:
@@ -90,8 +90,9 @@ async def _until_told(answer: Any) -> None:
 
 
 def _bear(job: Job, old: JobState, new: JobState) -> None:
-    """Log what a hook raised; raise it where the telling itself is cancelled."""
+    """Log what a hook raised; raise it where it is not of the hook's making: the telling itself is ended."""
     task, error = asyncio.current_task(), sys.exception()
-    if task is not None and task.cancelling() and error is not None:
+    is_cancelled = task is not None and task.cancelling()
+    if error is not None and (is_cancelled or isinstance(error, (KeyboardInterrupt, GeneratorExit))):
         raise error
     log.exception("a state-change hook failed for %s: %s to %s", job.id, old, new)

@@ -95,6 +95,7 @@ class WorkerPool:
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._posts: list[Post] = []
+        self._leaving: set[Post] = set()
         _pools.add(self)
 
     def start(self) -> Self:
@@ -175,7 +176,7 @@ class WorkerPool:
         self._changed.set()
 
     def _hurry(self) -> None:
-        for post in self._posts:
+        for post in (*self._posts, *self._leaving):
             post.stop(at_once=True)
 
     def _serve(self, ready: Future[None]) -> None:
@@ -197,18 +198,16 @@ class WorkerPool:
     async def _main(self, ready: Future[None]) -> None:
         self._loop, self._changed, self._stopping = asyncio.get_running_loop(), asyncio.Event(), False
         ready.set_result(None)
-        leaving: set[Post] = set()
         try:
             while not self._stopping:
                 self._changed.clear()
-                leaving = self._match(leaving)
+                self._match()
                 self._look()
                 await self._changed.wait()
         finally:
             self.state = "stopping"
-            self._posts += leaving
-            await _end(self._posts)
-            self._posts = []
+            await _end([*self._posts, *self._leaving])
+            self._posts, self._leaving = [], set()
             await self._place.close()
 
     def _adapt(self) -> None:
@@ -216,14 +215,14 @@ class WorkerPool:
             post.resize(self.worker_count)
         self._changed.set()
 
-    def _match(self, leaving: set[Post]) -> set[Post]:
-        """Start or stop servers until there are as many as there should be. Returns those that are about to stop."""
+    def _match(self) -> None:
+        """Start or stop servers until there are as many as there should be."""
         while len(self._posts) < self.servers:
             self._posts.append(Post(self._server, self._changed.set, self._tell))
         surplus, self._posts = self._posts[self.servers :], self._posts[: self.servers]
         for post in surplus:
             post.stop()
-        return {post for post in (*leaving, *surplus) if not post.task.done()}
+        self._leaving = {post for post in (*self._leaving, *surplus) if not post.task.done()}
 
     def _look(self) -> None:
         """See how the servers are. Raises what keeps one from ever starting."""

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from contextvars import copy_context
 from functools import partial
+from logging import getLogger
 from math import inf
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from qml_nb.server.processes import Processes, UnfitResult
 from qml_nb.server.run import NS, Run
 from qml_nb.server.threads import Threads
 from qml_nb.states import AWAITING_RETRY, ENQUEUED, FAILED, SUCCEEDED
-from qml_nb.validate import decode_json, encode_json
+from qml_nb.validate import check_seconds, decode_json, encode_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from qml_nb.server.progress import Reports
     from qml_nb.server.registry import Task, WorkerRegistry
     from qml_nb.states import JobState
+
+log = getLogger("qml_nb.server")
 
 TURN = 5_000_000
 """Nanoseconds that slots start jobs in one go before the event loop gets its turn."""
@@ -199,7 +202,7 @@ class Slots:
             gives_up = not isinstance(error, Retry) and policy.gives_up_on(error)
         except Exception:
             gives_up = False
-        return None if gives_up else policy.delay(job.attempt)
+        return None if gives_up else _delay(policy, job)
 
     def _end(self, run: Run, outcome: Outcome | None) -> None:
         run.ended = perf_counter_ns()
@@ -274,6 +277,15 @@ class Slots:
         """Let the threads go, and kill the processes."""
         self._threads.close()
         await self._processes.close()
+
+
+def _delay(policy: RetryPolicy, job: Job) -> float | None:
+    try:
+        delay = policy.delay(job.attempt)
+        return None if delay is None else check_seconds("delay", delay, above=False)
+    except Exception:  # of a policy with a method of its own, which is not to cost a slot
+        log.exception("the retry policy of %s failed, and the job is not retried", job.method)
+        return None
 
 
 def _outcome(job: Job, to: JobState, **what: Any) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextvars import copy_context
 from threading import Event, Lock, Thread
@@ -80,10 +81,12 @@ class _Speech:
     def __init__(self, end: socket) -> None:
         self._end = end
         self._lock = Lock()
+        self._speaker = os.getpid()
 
     def say(self, answer: Answer) -> None:
-        with self._lock:
-            self._end.sendall(framed(encode(answer)))
+        if os.getpid() == self._speaker:  # one that a task forked has nothing to say: it would answer for its parent
+            with self._lock:
+                self._end.sendall(framed(encode(answer)))
 
 
 class _Progress:
@@ -172,6 +175,9 @@ def main() -> None:
     with hold_on() as end:
         speech, messages = _Speech(end), _messages(end)
         sys.path[:] = _decode_path(next(messages))
-        tasks = _Tasks(_Progress(speech))
+        tasks, own = _Tasks(_Progress(speech)), os.getpid()
         for message in messages:
-            speech.say(tasks.answer(_decode_call(message)))
+            answer = tasks.answer(_decode_call(message))
+            if os.getpid() != own:  # a task forked and let both return: the next calls are not for the second one
+                os._exit(0)
+            speech.say(answer)

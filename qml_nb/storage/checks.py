@@ -28,6 +28,13 @@ def checked_job(job: object) -> Job:
     return job
 
 
+def checked_id(job_id: object) -> str:
+    """Return it, if it is text: whether it is the id of a job, the storage knows."""
+    if not isinstance(job_id, str):
+        raise InvalidValue("job_id", "to be the id of a job", job_id, "write job.id")
+    return job_id
+
+
 def not_new(job: object) -> Exception:
     """Return what to raise for what is no new job."""
     try:

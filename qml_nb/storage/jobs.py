@@ -9,7 +9,7 @@ from qml_nb.errors import JobNotFound, StorageUnavailable
 from qml_nb.job import Job, JobFilter
 from qml_nb.states import AWAITING_RETRY, DELETED, ENQUEUED, FAILED, LIVE, SCHEDULED, JobState
 from qml_nb.storage.backend import CANCELLED
-from qml_nb.storage.checks import checked_job, checked_state
+from qml_nb.storage.checks import checked_id, checked_job, checked_state
 from qml_nb.validate import check_int, check_names, posix
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Jobs:
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job as it stands; None if there is none with that id."""
-        [job] = await self.backend.get([job_id])
+        [job] = await self.backend.get([checked_id(job_id)])
         return job
 
     async def list(
@@ -91,7 +91,7 @@ class Jobs:
 
     async def delete(self, job_id: str) -> bool:
         """Remove a job in any state, without a trace; if it runs, its answer is refused. False: no such job."""
-        [erased] = await self.backend.erase([job_id])
+        [erased] = await self.backend.erase([checked_id(job_id)])
         return erased
 
     async def cancel(self, job_id: str, *, now: datetime | None = None) -> bool:
@@ -99,7 +99,7 @@ class Jobs:
 
         A running one loses its lease, and its server is told to stop it; one that does not hear it does so at the next renewal.
         """
-        [moved] = await self.backend.move([job_id], DELETED, LIVE, now=posix(now))
+        [moved] = await self.backend.move([checked_id(job_id)], DELETED, LIVE, now=posix(now))
         if moved:
             with suppress(StorageUnavailable):
                 await self.backend.publish(CANCELLED, job_id.encode())
@@ -107,7 +107,7 @@ class Jobs:
 
     async def requeue(self, job_id: str, *, now: datetime | None = None) -> bool:
         """Enqueue a failed, a scheduled or a retrying job at once, with its attempts counted afresh. False: not so."""
-        [moved] = await self.backend.move([job_id], ENQUEUED, _BY_HAND, now=posix(now))
+        [moved] = await self.backend.move([checked_id(job_id)], ENQUEUED, _BY_HAND, now=posix(now))
         return moved
 
     async def requeue_all(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qml_nb.errors import JobFailed, JobNotFound
 from qml_nb.states import SUCCEEDED
 from qml_nb.storage.backend import WATCHED
+from qml_nb.storage.checks import checked_id
 from qml_nb.validate import check_seconds
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class Results:
         Raises:
             JobNotFound: no job with that id is stored, or no longer.
         """
+        checked_id(job_id)
         seen: Job | None = None
         ears = self._ears_here()
         with ears.hearing(job_id) as heard:

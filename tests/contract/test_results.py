@@ -257,3 +257,10 @@ async def test_messages_that_make_no_sense_hinder_nobody(storage: Storage) -> No
     await complete(storage, job)
 
     assert await at_once(task) == 42
+
+
+@pytest.mark.parametrize("method", ["get", "result", "cancel", "requeue", "delete"])
+@pytest.mark.parametrize("wrong", [Job("add"), None, 5, ["id"]])
+async def test_what_is_no_id_is_refused_with_what_to_write(storage: Storage, method: str, wrong: Any) -> None:
+    with pytest.raises(InvalidValue, match=r"expected job_id to be the id of a job, got .*; write job\.id"):
+        await getattr(storage, method)(wrong)

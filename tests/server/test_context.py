@@ -233,7 +233,14 @@ async def test_a_context_that_outlives_its_job_still_answers(storage, registry, 
 
 @pytest.mark.parametrize(
     "said",
-    [{"done": float("nan")}, {"done": "3"}, {"done": True}, {"done": 1, "total": inf}, {"done": 1, "message": 5}],
+    [
+        {"done": float("nan")},
+        {"done": "3"},
+        {"done": 10**400},
+        {"done": True},
+        {"done": 1, "total": inf},
+        {"done": 1, "message": 5},
+    ],
 )
 async def test_progress_that_says_nothing_is_refused(storage, registry, serve, said) -> None:
     registry.register("tell", lambda: job_context().progress(**said))

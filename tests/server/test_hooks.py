@@ -197,3 +197,21 @@ async def test_one_that_comes_while_servers_run_hears_of_the_next_move(storage, 
 def test_one_that_can_not_be_called_is_refused(registry, hook) -> None:
     with pytest.raises(InvalidValue, match="expected hook to be callable"):
         registry.on_state_change(hook)
+
+
+class Unusual(BaseException):
+    """Neither an error nor a way to end the program."""
+
+
+async def test_one_that_raises_what_is_no_exception_hears_of_the_next_moves_too(storage, registry, serve) -> None:
+    heard: list[JobState] = []
+
+    @registry.on_state_change
+    def note(job: Job, old: JobState, new: JobState) -> None:
+        heard.append(new)
+        raise Unusual
+
+    registry.register("good", lambda: 1)
+    await serve()
+    await run(storage, Job("good"))
+    await until(lambda: heard == [JobState.PROCESSING, JobState.SUCCEEDED])

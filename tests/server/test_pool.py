@@ -213,6 +213,17 @@ def test_a_stop_at_once_gives_what_runs_no_time(storage, make, before) -> None:
     assert sum(shot.cut_short for shot in shots.values()) == 4
 
 
+def test_a_stop_at_once_counts_for_servers_that_were_about_to_leave(storage, make) -> None:
+    pool = make(servers=2, worker_count=1, shutdown_timeout=3600)
+    storage.sync.enqueue_many([Job("hold") for _ in range(2)])
+    pool.start()
+    wait(lambda: busy(storage) == 2)
+    pool.resize(servers=1)
+    wait(lambda: len(pool._posts) == 1)
+    assert pool.stop(at_once=True).join(LONG)
+    assert storage.sync.get_job_counts()[JobState.ENQUEUED] == 2
+
+
 def test_slots_change_while_it_runs(storage, make, go) -> None:
     pool = make(worker_count=1, servers=2).start()
     storage.sync.enqueue_many([Job("hold") for _ in range(20)])

@@ -511,3 +511,26 @@ async def test_outside_of_jobs_a_process_has_no_context(storage, registry, serve
     await serve(process_count=1)
     [job] = await run(storage, Job("work"))
     assert job.result == "outside"
+
+
+async def test_one_that_forks_and_lets_both_return_answers_once(storage, registry, serve, notes) -> None:
+    @registry.task(process=True)
+    def forks(path: str) -> str:
+        if os.fork() == 0:
+            with open(path, "a") as file:
+                file.write("child\n")
+            job_context().progress(1)
+            return "child"
+        while not os.path.getsize(path):
+            sleep(0.01)
+        os.wait()  # it ends, and waits for no call
+        return "parent"
+
+    @registry.task(process=True)
+    def echo(number: int) -> int:
+        return number
+
+    await serve(process_count=1, worker_count=1)
+    first, *others = await run(storage, Job("forks", [str(notes)]), *(Job("echo", [number]) for number in range(5)))
+    assert (first.result, first.progress) == ("parent", None)
+    assert [other.result for other in others] == [0, 1, 2, 3, 4]

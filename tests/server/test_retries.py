@@ -206,3 +206,27 @@ async def test_it_can_not_ask_more_often_than_max_retries_says(storage, registry
     never, twice = await run(storage, Job("ask"), Job("ask", max_retries=2))
     assert [(job.state, job.attempt) for job in (never, twice)] == [(JobState.FAILED, 1), (JobState.FAILED, 3)]
     await until(lambda: server.snapshot().finished == 2)
+
+
+class OwnPolicy(RetryPolicy):
+    """A policy with a method of its own."""
+
+    def delay(self, attempt, random=None):
+        return {1: 0.0, 2: float("nan")}[attempt]
+
+
+@pytest.mark.parametrize("first", [1, 2])
+async def test_a_policy_that_gives_no_delay_costs_no_slot(storage, registry, serve, caplog, first) -> None:
+    class Later(OwnPolicy):
+        def delay(self, attempt, random=None):
+            return super().delay(attempt + first)
+
+    registry.register("fails", failing(5), retry=Later())
+    registry.register("works", failing(0))
+    server = await serve(worker_count=1)
+    failed, after = await run(storage, Job("fails", max_retries=3), Job("works"))
+    assert failed.state is JobState.FAILED
+    assert failed.error.startswith("tests.server.test_retries.Flaky")
+    assert after.state is JobState.SUCCEEDED
+    assert "the retry policy of fails failed" in caplog.text
+    await until(lambda: server.snapshot().busy == 0)
