@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qml_nb.server.run import Run
 
 _log = getLogger("qml_nb.jobs")
+_LONGEST = 10_000
 _LARGEST: Final = float_info.max
 
 running: Final[ContextVar[Run]] = ContextVar("qml_nb.running")
@@ -114,7 +115,7 @@ class JobContext:
         was told last before the job ended is always written, and before its outcome. Without effect once it has ended.
 
         Raises:
-            InvalidValue: `done` or `total` is no finite number, or `message` no text.
+            InvalidValue: `done` or `total` is no finite number, or `message` no text of at most 10,000 characters.
         """
         said = {
             "done": _number("done", done),
@@ -152,4 +153,6 @@ def _number(field: str, value: object) -> float:
 def _text(field: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidValue(field, "to be text", value, "write str(…)")
+    if len(value) > _LONGEST:
+        raise InvalidValue(field, f"to have at most {_LONGEST:,} characters", len(value), "tell where the rest is")
     return value

@@ -21,6 +21,7 @@ from qml_nb.server.demand import Demand
 from qml_nb.server.hooks import Hooks
 from qml_nb.server.progress import Reports
 from qml_nb.server.recurring import fire_due
+from qml_nb.server.settling import Settling
 from qml_nb.server.slots import GRACE, TURN, Slots
 from qml_nb.server.stall import StallGuard
 from qml_nb.server.telemetry import Meter, Snapshot
@@ -117,7 +118,7 @@ class BackgroundJobServer:
         self._loop = asyncio.get_running_loop()
         self._hungry, self._settle_wake = asyncio.Event(), asyncio.Event()
         self._reports = Reports(self.storage, self.config.progress_interval)
-        self._hooks = Hooks(self.registry.hooks)
+        self._hooks, self._outcomes = Hooks(self.registry.hooks), Settling(self.storage, self._reports)
         self._cancels = Cancels(self.storage, self._renew)
         self._slots = slots = Slots(
             self.config, self.registry, self._retry, self._reports, self._settle_soon, self._need_more
@@ -273,13 +274,7 @@ class BackgroundJobServer:
             self._hungry.set()
 
     async def _settle_batch(self, slots: Slots) -> None:
-        batch, slots.ended = slots.ended, []
-        try:
-            await self._reports.write_last(run.job.claim_id for run in batch)
-            answers = await self.storage.settle([run.outcome for run in batch if run.outcome is not None])
-        except BaseException:
-            slots.ended = batch + slots.ended
-            raise
+        batch, answers = await self._outcomes.write(slots)
         self.meter.count(batch, answers)
         if self.registry.hooks:
             self._hooks.settled(batch, answers)
