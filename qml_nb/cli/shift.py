@@ -62,7 +62,7 @@ class Shift:
         """Take a snapshot, in the pool's thread."""
         if self._pool.state == "starting":  # it may still turn out that this server can't be
             return
-        if shot.server_id not in self._shots and self._pool.state == "running":  # else it may never have begun
+        if shot.server_id not in self._shots:
             pool, tasks = self._pool, ", ".join(self._pool.registry)
             what = f"{pool.worker_count} slots, {shown_queues(pool.config)} of {self._place}, tasks {tasks}"
             log.info("%s works: %s", shot.server_id, what)

@@ -91,14 +91,6 @@ async def test_it_stops_while_it_waits(away, place) -> None:
     assert worker.status() == 0, worker.said
 
 
-async def test_a_server_that_found_no_storage_is_not_said_to_work(away, place) -> None:
-    worker = place.work(away.url)
-    await until(lambda: "could not " in worker.said)  # it still tries to register
-    worker.tell()
-    assert worker.status() == 0, worker.said
-    assert " works: " not in worker.said
-
-
 async def test_on_demand_it_does_not_wait(away, place) -> None:
     worker = place.work(away.url, "--no-wait")
     assert worker.status() == 1
